@@ -1,0 +1,85 @@
+"""What goes into the engine and what comes out of it: frozen values, no torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+__all__ = ["STAGES", "Event", "Failed", "File", "Finished", "Preview", "Progress", "Request"]
+
+STAGES = ("load", "encode", "step", "decode", "write")
+"""The stages of a request, in their order."""
+
+
+@dataclass(frozen=True)
+class Request:
+    """One thing to make.
+
+    Attributes:
+        id: whatever the caller knows it by; unique among the requests in flight.
+        modality: the modality's name.
+        parameters: the request's values, defaults included (`perrin.modality.Parameters.resolved`).
+        format: name of the file format to write.
+        state: what `Engine.save` returned for this request earlier, to go on from there.
+        previews: make previews while sampling.
+        metadata: more to write into the files, beside the parameters and the model's hash.
+    """
+
+    id: str
+    modality: str
+    parameters: Mapping[str, Any]
+    format: str
+    state: bytes | None = None
+    previews: bool = False
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class File:
+    """A finished file: ``name`` such as ``0.png``, its bytes, and the numbers of the items it holds."""
+
+    name: str
+    media_type: str
+    data: bytes
+    items: tuple[int, ...]
+    metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Event:
+    """Something that happened to the request called ``id``."""
+
+    id: str
+
+
+@dataclass(frozen=True)
+class Progress(Event):
+    """``done`` of ``total`` units of ``stage`` are finished."""
+
+    stage: str
+    done: int
+    total: int
+
+
+@dataclass(frozen=True)
+class Preview(Event):
+    """A small PNG of the clean estimate after sampler row ``step``."""
+
+    step: int
+    png: bytes
+
+
+@dataclass(frozen=True)
+class Finished(Event):
+    """The request is done. ``results`` are the items as Python objects, for callers in the same process."""
+
+    files: tuple[File, ...]
+    results: tuple[Any, ...]
+
+
+@dataclass(frozen=True)
+class Failed(Event):
+    """The request is over without a result; ``error`` says why. Its neighbours are not affected."""
+
+    error: Exception

@@ -1,0 +1,211 @@
+"""The plugin contract: what a modality declares, so that the platform does the rest.
+
+A modality has two halves. Its *face* (`Modality`, `Parameters`) is read by the command line, the SDK, the gateway and
+the dashboard, and imports no torch. Its *runtime* (`Runtime`) is loaded by name where jobs run.
+
+A distribution offers a modality under the entry point group ``perrin.modalities``::
+
+    [project.entry-points."perrin.modalities"]
+    image = "perrin_image:modality"
+"""
+
+from __future__ import annotations
+
+import enum
+import secrets
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perrin.errors import InvalidInput
+
+if TYPE_CHECKING:
+    from perrin.diffusion.sample import Run
+    from perrin.models.card import ModelCard
+
+__all__ = ["Format", "Modality", "Parameters", "Runtime", "View", "validate"]
+
+SEED_LIMIT = 2**53
+"""Seeds stay below this, so that JSON readers that know only doubles keep them exact."""
+
+
+class View(enum.StrEnum):
+    """How a result is shown. The dashboard knows these, and no modality."""
+
+    IMAGE = "image"
+    VIDEO = "video"
+    AUDIO = "audio"
+    POINTS = "points"
+    MESH = "mesh"
+    MOLECULE = "molecule"
+    TABLE = "table"
+    FILE = "file"
+
+
+@dataclass(frozen=True)
+class Format:
+    """A file format that results are written in.
+
+    Attributes:
+        name: what a person writes after the dot, such as ``png``.
+        media_type: its MIME type.
+        many: one file holds all items of a request (an SDF does, a PNG does not).
+    """
+
+    name: str
+    media_type: str
+    many: bool = False
+
+
+class Parameters(BaseModel):
+    """What a person can ask of every modality; each adds its own fields.
+
+    The HTTP schema, the command line's options, the SDK's signature and the dashboard's form are all made from the
+    subclass. None means: the model's own default, from its card. `validate` fills every None in, so that a job's
+    stored parameters alone reproduce it.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
+
+    model: str | None = Field(None, max_length=200, title="Model", description="Name of the model.")
+    seed: int | None = Field(
+        None, ge=0, lt=SEED_LIMIT, title="Seed", description="Item i uses seed + i. Left out: drawn and recorded."
+    )
+    count: int = Field(1, ge=1, le=64, title="Count", description="How many items to make.")
+    steps: int | None = Field(None, ge=1, le=1000, title="Steps", description="Sampler steps.")
+    sampler: str | None = Field(None, max_length=64, title="Sampler", description="Sampler, by its name.")
+    guidance: float | None = Field(None, ge=0, le=30, title="Guidance", description="Guidance scale; 1 is none.")
+
+    def resolved(self, card: ModelCard) -> Self:
+        """The same request with every default of ``card`` written out and every name checked.
+
+        Args:
+            card: the model's card.
+
+        Raises:
+            InvalidInput: naming the field and what this model allows.
+        """
+        from perrin.diffusion.solvers import solver  # NumPy, kept out of start-up
+
+        changes: dict[str, Any] = {"model": card.name}
+        for name, value in card.defaults.items():
+            if name in type(self).model_fields and getattr(self, name) is None:
+                changes[name] = value
+        if self.seed is None:
+            changes["seed"] = secrets.randbelow(2**31)
+        result = self.model_copy(update=changes)
+        if result.sampler is not None and result.steps is not None:
+            solver(result.sampler).check(result.steps)
+        return result
+
+
+@dataclass(frozen=True)
+class Modality:
+    """The face of a modality: everything that clients need, and no torch.
+
+    Attributes:
+        name: one word, lower case: ``image``.
+        title: what a person reads: ``Image``.
+        summary: one line for help pages.
+        parameters: the pydantic model of a request.
+        view: how results are shown.
+        formats: what results can be written as; the first is the default.
+        runtime: ``"package.module:Class"`` of the `Runtime`, imported only where jobs run.
+        default_model: name of the model used when a request names none.
+        package: import name of the package that holds ``weights/`` and ``recipes/``.
+        examples: prompts to show a newcomer and to run in the demo.
+    """
+
+    name: str
+    title: str
+    summary: str
+    parameters: type[Parameters]
+    view: View
+    formats: tuple[Format, ...]
+    runtime: str
+    default_model: str
+    package: str
+    examples: tuple[Mapping[str, Any], ...] = ()
+
+    def format(self, name: str) -> Format:
+        """The format called ``name`` (``png`` or ``.png``).
+
+        Raises:
+            InvalidInput: with the formats there are.
+        """
+        wanted = name.lower().removeprefix(".")
+        for item in self.formats:
+            if item.name == wanted:
+                return item
+        raise InvalidInput("format", name, "one of " + ", ".join(f.name for f in self.formats))
+
+
+class Runtime(Protocol):
+    """One model on one device. The engine calls these in this order; each call is one stage of a job."""
+
+    @classmethod
+    def load(cls, card: ModelCard, device: str) -> Self:
+        """Read the model that ``card`` describes onto ``device``."""
+        ...
+
+    def start(self, parameters: Any) -> Run:
+        """Encode the conditions of resolved ``parameters`` and set the sampler up, at its first row."""
+        ...
+
+    def preview(self, clean: Any) -> bytes | None:
+        """A small PNG of the current clean estimate, cheap enough to make while sampling, or None."""
+        ...
+
+    def decode(self, clean: Any, parameters: Any) -> Sequence[Any]:
+        """The results, one per item, from the sampler's clean output."""
+        ...
+
+    def check(self, result: Any) -> None:
+        """Raise `perrin.errors.Degenerate` if ``result`` is empty, constant or not finite."""
+        ...
+
+    def export(self, results: Sequence[Any], format: Format, metadata: Mapping[str, Any]) -> bytes:
+        """One file in ``format`` that holds ``results`` and ``metadata``; the same input gives the same bytes."""
+        ...
+
+
+Progress = Callable[[int, int, str], None]
+"""Called with (done, total, label) by whatever takes long."""
+
+
+def validate(modality: Modality, values: Mapping[str, Any]) -> Parameters:
+    """``values`` as the modality's parameters.
+
+    Raises:
+        InvalidInput: for the first field that is wrong, with its range in words.
+    """
+    try:
+        return modality.parameters.model_validate(dict(values))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        field = ".".join(str(part) for part in first["loc"]) or modality.name
+        if first["type"] == "extra_forbidden":
+            known = ", ".join(modality.parameters.model_fields)
+            raise InvalidInput(field, first["input"], f"no such parameter; {modality.name} takes {known}") from None
+        if first["type"] == "missing":
+            raise InvalidInput(field, None, "a value: it is required") from None
+        raise InvalidInput(field, first["input"], _in_words(modality, field, first["msg"])) from None
+
+
+def _in_words(modality: Modality, field: str, message: str) -> str:
+    """The allowed range of ``field`` where the schema states one, else pydantic's sentence."""
+    schema = modality.parameters.model_json_schema()["properties"].get(field.split(".")[0], {})
+    for part in (schema, *schema.get("anyOf", ())):
+        low = part.get("minimum", part.get("exclusiveMinimum"))
+        high = part.get("maximum", part.get("exclusiveMaximum"))
+        kind = {"integer": "an integer", "number": "a finite number"}.get(part.get("type", ""), "a value")
+        if low is not None and high is not None:
+            below = "below" if "exclusiveMaximum" in part else "at most"
+            return f"{kind} of at least {low} and {below} {high}"
+        if part.get("type") == "string" and "maxLength" in part:
+            return f"{part.get('minLength', 0)} to {part['maxLength']} characters"
+        if "enum" in part:
+            return "one of " + ", ".join(map(str, part["enum"]))
+    return message[:1].lower() + message[1:]

@@ -1,0 +1,11 @@
+"""Models on disk: a folder with ``card.yaml`` and safetensors files, found by name.
+
+Reading cards needs no torch; `perrin.models.weights` does.
+"""
+
+from __future__ import annotations
+
+from perrin.models.card import ModelCard
+from perrin.models.library import find, models, remove, verify
+
+__all__ = ["ModelCard", "find", "models", "remove", "verify"]

@@ -1,0 +1,104 @@
+"""The model card: what a model is, where it came from, how it is sampled, and the hash of every file of it."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from perrin.errors import ModelError
+
+__all__ = ["Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
+
+CARD = "card.yaml"
+
+
+class Attribution(BaseModel):
+    """Something the model was made from, with the line that its licence asks for."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    source: str
+    licence: str
+    line: str = ""
+
+
+class ModelCard(BaseModel):
+    """``card.yaml``, checked.
+
+    Attributes:
+        defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
+        architecture: constructor arguments of each network, by the name of its safetensors file.
+        process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
+        files: SHA-256 of every weight file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
+    modality: str
+    title: str
+    summary: str = ""
+    licence: str
+    attributions: tuple[Attribution, ...] = ()
+    architecture: dict[str, dict[str, Any]] = {}
+    process: dict[str, Any] = {}
+    prediction: str = ""
+    conditioners: dict[str, Any] = {}
+    sizes: tuple[tuple[int, int], ...] = ()
+    defaults: dict[str, Any] = {}
+    data: dict[str, Any] = {}
+    recipe: str = ""
+    metrics: dict[str, Any] = {}
+    files: dict[str, str] = {}
+
+    folder: Path = Field(default=Path(), exclude=True)
+    """Where the card was read from."""
+
+    @property
+    def sha256(self) -> str:
+        """One hash for the whole model: over the names and hashes of its files, in order."""
+        lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
+        return hashlib.sha256(lines.encode()).hexdigest()
+
+
+def file_hash(path: Path) -> str:
+    """SHA-256 of a file, in hex."""
+    with path.open("rb") as stream:
+        return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+def read_card(folder: Path) -> ModelCard:
+    """The card in ``folder``.
+
+    Raises:
+        ModelError: there is none, or it is not a card; names the field.
+    """
+    path = folder / CARD
+    try:
+        values = yaml.safe_load(path.read_text())
+    except FileNotFoundError:
+        raise ModelError(f"{folder} holds no model: {CARD} is missing") from None
+    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ModelError(f"{path} cannot be read as YAML: {error}") from None
+    if not isinstance(values, dict):
+        raise ModelError(f"{path} is not a model card: expected fields, got {type(values).__name__}")
+    try:
+        return ModelCard.model_validate({**values, "folder": folder})
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise ModelError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+
+
+def write_card(card: ModelCard, folder: Path) -> ModelCard:
+    """Write ``card`` into ``folder``, with the present hash of every safetensors file there."""
+    files = {path.name: file_hash(path) for path in sorted(folder.glob("*.safetensors"))}
+    card = card.model_copy(update={"files": files, "folder": folder})
+    text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
+    temporary = folder / (CARD + ".part")
+    temporary.write_text(text)
+    temporary.replace(folder / CARD)
+    return card

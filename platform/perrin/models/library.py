@@ -1,0 +1,80 @@
+"""Looks models up by name: first in the configured folders, then in the packages that bring modalities."""
+
+from __future__ import annotations
+
+import importlib.util
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from perrin.errors import Conflict, ModelError, UnknownName
+from perrin.models.card import CARD, ModelCard, file_hash, read_card
+from perrin.plugins import modalities
+from perrin.settings import Settings
+
+__all__ = ["find", "models", "remove", "verify"]
+
+
+def _shipped(package: str) -> Path | None:
+    spec = importlib.util.find_spec(package)
+    if spec is None or not spec.submodule_search_locations:
+        return None
+    return Path(next(iter(spec.submodule_search_locations))) / "weights"
+
+
+def _folders(settings: Settings) -> Iterator[Path]:
+    yield from settings.model_folders
+    for face in modalities().values():
+        folder = _shipped(face.package)
+        if folder is not None:
+            yield folder
+
+
+def models(settings: Settings | None = None) -> dict[str, ModelCard]:
+    """Every model there is, by name. A folder that comes earlier hides a model of the same name in a later one."""
+    found: dict[str, ModelCard] = {}
+    for folder in _folders(settings or Settings()):
+        for path in sorted(folder.glob(f"*/{CARD}")):
+            card = read_card(path.parent)
+            found.setdefault(card.name, card)
+    return found
+
+
+def find(name: str, modality: str | None = None, settings: Settings | None = None) -> ModelCard:
+    """The model called ``name``.
+
+    Raises:
+        UnknownName: there is no such model (of that modality); lists those there are.
+    """
+    known = {key: card for key, card in models(settings).items() if modality in (None, card.modality)}
+    if name not in known:
+        raise UnknownName("model", name, "one of " + (", ".join(known) or "none installed"))
+    return known[name]
+
+
+def verify(card: ModelCard) -> None:
+    """Check that every file of the model is there and has the hash that its card states.
+
+    Raises:
+        ModelError: names the first file that is missing or changed.
+    """
+    for name, digest in card.files.items():
+        path = card.folder / name
+        if not path.is_file():
+            raise ModelError(f"model {card.name}: {name} is missing from {card.folder}")
+        if file_hash(path) != digest:
+            raise ModelError(f"model {card.name}: {name} is not the file its card describes; install the model again")
+
+
+def remove(name: str, settings: Settings | None = None) -> None:
+    """Delete a model that was added.
+
+    Raises:
+        UnknownName: there is no such model.
+        Conflict: it ships with Perrin.
+    """
+    settings = settings or Settings()
+    card = find(name, settings=settings)
+    if card.folder.parent != settings.home_path / "models":
+        raise Conflict(f"model {name} was not added by you: it lies in {card.folder}")
+    shutil.rmtree(card.folder)
