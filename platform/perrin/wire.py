@@ -1,0 +1,196 @@
+"""What travels between the gateway and its clients: one definition, used by both sides.
+
+The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization: Bearer API-KEY``::
+
+    GET    /health                        Health
+    GET    /modalities                    [ModalityInfo]
+    GET    /models                        [ModelInfo]
+    POST   /jobs                          Submission -> JobRecord (201; 200 when the Idempotency-Key was seen before)
+    GET    /jobs?state=&modality=&search=&before=&limit=      [JobRecord], newest first
+    GET    /jobs/{id}                     JobRecord
+    POST   /jobs/{id}/cancel              JobRecord
+    GET    /jobs/{id}/events?after=N      server-sent events, each an EventRecord; ends after the job's end
+    GET    /jobs/{id}/preview             image/png, 404 until there is one
+    GET    /artifacts/{id}                the bytes
+    GET    /workers                       [WorkerRecord]
+    GET    /metrics                       Prometheus text
+
+An error is ``{"error": {"kind": "InvalidInput", "field": "steps" or null, "message": "one line"}}`` with the status of
+the class in `perrin.errors`.
+"""
+
+from __future__ import annotations
+
+import enum
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+__all__ = [
+    "ArtifactRecord",
+    "EventRecord",
+    "Health",
+    "JobError",
+    "JobRecord",
+    "JobState",
+    "ModalityInfo",
+    "ModelInfo",
+    "ProgressRecord",
+    "Submission",
+    "WorkerRecord",
+]
+
+
+class JobState(enum.StrEnum):
+    """waiting -> queued -> leased -> running -> committing -> succeeded | failed | cancelled | quarantined."""
+
+    WAITING = "waiting"
+    QUEUED = "queued"
+    LEASED = "leased"
+    RUNNING = "running"
+    COMMITTING = "committing"
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+    QUARANTINED = "quarantined"
+
+    @property
+    def terminal(self) -> bool:
+        """No further state follows."""
+        return self in (self.SUCCEEDED, self.FAILED, self.CANCELLED, self.QUARANTINED)
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, protected_namespaces=())
+
+
+class Health(_Record):
+    """The gateway's own state."""
+
+    ok: bool
+    version: str
+    schema_revision: str
+    workers: int
+    queued: int
+
+
+class ModalityInfo(_Record):
+    """A modality's face: enough to draw a form and show results."""
+
+    name: str
+    title: str
+    summary: str
+    view: str
+    formats: list[str]
+    default_model: str
+    parameters: dict[str, Any] = Field(description="JSON schema of the request's parameters.")
+    examples: list[dict[str, Any]] = []
+
+
+class ModelInfo(_Record):
+    """What a person wants to know of a model before using it."""
+
+    name: str
+    modality: str
+    title: str
+    summary: str
+    licence: str
+    sha256: str
+    defaults: dict[str, Any]
+    metrics: dict[str, Any] = {}
+
+
+class Submission(BaseModel):
+    """A job to be."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    modality: str = Field(max_length=64)
+    parameters: dict[str, Any] = {}
+    format: str | None = Field(None, max_length=16, description="File format; the modality's first one if left out.")
+    priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
+    label: str = Field("", max_length=200, description="A note of your own, searchable.")
+
+
+class ProgressRecord(_Record):
+    """``done`` of ``total`` units of ``stage`` (load, encode, step, decode, write)."""
+
+    stage: str
+    done: int
+    total: int
+
+
+class JobError(_Record):
+    """Why a job did not succeed: a short kind (``degenerate``, ``storage``, ``crash``, ...) and one line for people."""
+
+    kind: str
+    message: str
+
+
+class ArtifactRecord(_Record):
+    """A result file."""
+
+    id: str
+    job_id: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+    items: list[int]
+    metadata: dict[str, Any]
+
+
+class JobRecord(_Record):
+    """A job as its owner sees it. Times are UTC."""
+
+    id: str
+    user: str
+    modality: str
+    model: str
+    parameters: dict[str, Any]
+    format: str
+    label: str
+    priority: int
+    state: JobState
+    cancel_requested: bool
+    progress: ProgressRecord | None
+    position: int | None = Field(description="Jobs that will start before this one, while it is queued.")
+    attempts: int
+    epoch: int
+    worker: str | None = Field(description="Id of the worker that has or had the job.")
+    error: JobError | None
+    artifacts: list[ArtifactRecord]
+    created_at: datetime
+    started_at: datetime | None
+    finished_at: datetime | None
+
+
+class EventRecord(_Record):
+    """Something that happened to a job. ``number`` rises within a job; ask for events after the last one seen."""
+
+    number: int
+    job_id: str
+    at: datetime
+    kind: str = Field(description="state, progress or preview")
+    state: JobState
+    progress: ProgressRecord | None = None
+    message: str = ""
+
+
+class WorkerRecord(_Record):
+    """A worker: one machine's supervisor and its engine processes."""
+
+    id: str
+    host: str
+    device: str
+    pool: str
+    state: str = Field(description="starting, idle, busy, draining or lost")
+    jobs: list[str]
+    models: list[str]
+    started_at: datetime
+    seen_at: datetime
+    finished_jobs: int
+    memory_mb: float | None = None
+    cpu_percent: float | None = None
+    gpu_percent: float | None = None
