@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from perrin.errors import InvalidInput
 
 if TYPE_CHECKING:
-    from perrin.diffusion.sample import Run
+    from perrin.diffusion.sampling import Run
     from perrin.models.card import ModelCard
 
 __all__ = ["Format", "Modality", "Parameters", "Runtime", "View", "validate"]

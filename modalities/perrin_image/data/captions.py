@@ -9,13 +9,56 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .colours import COLOURS
-from .lexicon import KINDS, MASS, NEVER, PICTOGRAM_NAMES, SYNONYMS, THINGS
+from .lexicon import HEADS, KINDS, MASS, NEVER, PICTOGRAM_NAMES, SYNONYMS, THINGS
 from .vocabulary import Concept, Vocabulary, words_of
 
-__all__ = ["MOST", "article", "captions_for", "clean", "colour_words_in", "mirror_ok", "recoloured_captions", "without_colours"]
+__all__ = [
+    "MOST",
+    "article",
+    "captions_for",
+    "clean",
+    "colour_words_in",
+    "mirror_ok",
+    "recoloured_captions",
+    "without_colours",
+]
 
 MOST = 8
-_COLOUR_NAMES = frozenset({*COLOURS, "grey", "violet", "golden", "silver", "gold", "crimson", "teal", "cyan", "magenta", "colourful", "colorful"})
+_COLOUR_NAMES = frozenset(
+    {
+        *COLOURS,
+        "grey",
+        "violet",
+        "golden",
+        "silver",
+        "gold",
+        "crimson",
+        "teal",
+        "cyan",
+        "magenta",
+        "colourful",
+        "colorful",
+    }
+)
+
+_PLURALS = frozenset({"men", "women", "people", "children", "feet", "mice", "teeth", "beans", "hands"})
+_UNCOLOURED = re.compile(r"^no |^(?:wo)?men's |\bplace medal|behind|^clock showing| at ")
+_SHORTENED = frozenset({"animals-nature", "food-drink", "objects", "travel-places"})
+#: Neighbouring words that people and measurements disagree about; a name may carry either.
+_NEAR = frozenset(
+    frozenset(pair.split())
+    for pair in (
+        "red pink",
+        "red brown",
+        "red orange",
+        "orange yellow",
+        "orange brown",
+        "white gray",
+        "black gray",
+        "purple blue",
+        "purple pink",
+    )
+)
 
 
 def clean(text: str) -> str:
@@ -29,9 +72,15 @@ def article(name: str) -> str:
     """The name with its article: "a rocket", "an owl"; unchanged where it takes none (plural, mass noun, several parts)."""
     words = name.split()
     head = re.split(r" (?:with|in|on|of|without|from|and|showing) ", name)[0].split()
-    if not words or "," in name or words[0] in {"a", "an", "the", "two", "three"} or head[-1] in MASS:
+    if (
+        not words
+        or "," in name
+        or re.search(r"o'clock|thirty", name)
+        or words[0] in {"a", "an", "the", "two", "three"}
+        or head[-1] in MASS
+    ):
         return name
-    if head[-1].endswith("s") and not head[-1].endswith(("ss", "us", "bus", "cactus")):
+    if head[-1] in _PLURALS or head[-1].endswith("s") and not head[-1].endswith(("ss", "us", "bus", "cactus")):
         return name
     an = words[0][0] in "aeiou" and not words[0].startswith(("uni", "one", "eu", "us", "ute", "uk"))
     return f"{'an' if an or words[0] in {'hour', 'hourglass'} else 'a'} {name}"
@@ -69,12 +118,14 @@ def _heads(concept: Concept) -> list[str]:
         return []
     if words[-1] == "face" and concept.kind == "animals-nature":
         return [" ".join(words[:-1])]
-    if concept.kind in {"animals-nature", "food-drink", "objects", "travel-places"} and words[-1] in concept.tags:
+    if concept.kind in _SHORTENED and words[-1] in concept.tags and words[-1] in HEADS:
         return [words[-1]]
     return []
 
 
-def captions_for(concept: Concept | None, names: Sequence[str], colour: str | None, vocabulary: Vocabulary) -> list[str]:
+def captions_for(
+    concept: Concept | None, names: Sequence[str], colour: str | None, vocabulary: Vocabulary
+) -> list[str]:
     """Captions of a picture, best first.
 
     Args:
@@ -91,26 +142,49 @@ def captions_for(concept: Concept | None, names: Sequence[str], colour: str | No
         base, candidates = own[0], [own[0], article(own[0]), *own[1:]]
     else:
         base = concept.label
+        if wrong := [
+            word
+            for word in colour_words_in(base)[:1]
+            if colour and word != colour and frozenset((word, colour)) not in _NEAR
+        ]:
+            base = " ".join(colour if word == wrong[0] else word for word in base.split())
         synonyms = [name for name in SYNONYMS.get(base, ()) if _fits_colour(name, colour, base)]
         trusted = [
             name
             for name in (*own, *concept.names)
-            if _fits_colour(name, colour, base) and set(name.split()) <= vocabulary.words and 3 <= len(name) <= 40 and not re.search(r"\d", name)
+            if _fits_colour(name, colour, base)
+            and set(name.split()) <= vocabulary.words
+            and 3 <= len(name) <= 40
+            and not re.search(r"\d|^flag for ", name)
         ]
         thing = concept.subkind in THINGS
-        candidates = [base, *([article(base)] if thing else []), *synonyms[:2], *_heads(concept), *trusted[:2], *synonyms[2:]]
+        candidates = [
+            base,
+            *([article(base)] if thing else []),
+            *synonyms[:2],
+            *_heads(concept),
+            *trusted[:2],
+            *synonyms[2:],
+        ]
     captions = _unique(candidates)[: MOST - 2]
-    if colour is not None and colour not in colour_words_in(base) and not colour_words_in(base):
+    if colour is not None and not colour_words_in(base) and not _UNCOLOURED.search(base) and (
+        concept is None or concept.kind != "people-body"
+    ):
         short = next(iter(_heads(concept)), base) if concept is not None else base
         if "," not in short and len(short.split()) <= 4 and not short.startswith(("a ", "an ", "the ")):
             coloured = f"{colour} {short}"
             captions[2:2] = [coloured, article(coloured)]
     if concept is not None and concept.subkind in KINDS:
         kind = KINDS[concept.subkind]
-        parts = [base, *([kind] if kind not in base.split() else []), *([colour] if colour and not colour_words_in(base) else [])]
+        parts = [
+            base,
+            *([kind] if kind not in base.split() else []),
+            *([colour] if colour and not colour_words_in(base) and concept.kind != "people-body" else []),
+        ]
         if len(parts) > 1:
             captions.append(", ".join(parts))
-    return _unique(captions)[:MOST]
+    captions = _unique(captions)[:MOST]
+    return captions if len(captions) != 1 else [*captions, f"picture of {captions[0]}"]
 
 
 def recoloured_captions(names: Sequence[str], colour: str) -> list[str]:
@@ -124,13 +198,22 @@ def recoloured_captions(names: Sequence[str], colour: str) -> list[str]:
     for name in names:
         bare = without_colours(clean(name))
         bare = re.sub(r"^(?:a|an|the) ", "", bare)
-        if not bare or "," in bare or len(bare.split()) > 5 or any(word.startswith(tuple(COLOURS)) for word in bare.split()):
+        if (
+            not bare
+            or "," in bare
+            or len(bare.split()) > 5
+            or any(word.startswith(tuple(COLOURS)) for word in bare.split())
+        ):
             continue
         captions += [f"{colour} {bare}", article(f"{colour} {bare}")]
     return _unique(captions)[:6]
 
 
-def mirror_ok(captions: Sequence[str], kind: str) -> bool:
-    """Whether the mirror image is as true of its captions: not for sides, arrows, letters, digits, clocks, flags, symbols."""
+def mirror_ok(captions: Sequence[str], concept: Concept | None) -> bool:
+    """Whether the mirror image is as true of its captions: not for sides, arrows, letters, digits, clocks, flags and signs."""
+    if concept is not None and (
+        concept.kind == "flags" or (concept.kind == "symbols" and concept.subkind != "geometric")
+    ):
+        return False
     words = {word for caption in captions for word in re.findall(r"[a-z0-9']+", caption)}
-    return kind not in {"symbols", "flags"} and not words & PICTOGRAM_NAMES and not any(re.search(r"\d", word) for word in words)
+    return not words & PICTOGRAM_NAMES and not any(re.search(r"\d", word) for word in words)

@@ -20,10 +20,18 @@ _NONE = len(COLOURS)
 Floats: TypeAlias = NDArray[np.float32]
 
 _M1 = np.array(
-    [[0.4122214708, 0.5363325363, 0.0514459929], [0.2119034982, 0.6806995451, 0.1073969566], [0.0883024619, 0.2817188376, 0.6299787005]]
+    [
+        [0.4122214708, 0.5363325363, 0.0514459929],
+        [0.2119034982, 0.6806995451, 0.1073969566],
+        [0.0883024619, 0.2817188376, 0.6299787005],
+    ]
 )
 _M2 = np.array(
-    [[0.2104542553, 0.7936177850, -0.0040720468], [1.9779984951, -2.4285922050, 0.4505937099], [0.0259040371, 0.7827717662, -0.8086757660]]
+    [
+        [0.2104542553, 0.7936177850, -0.0040720468],
+        [1.9779984951, -2.4285922050, 0.4505937099],
+        [0.0259040371, 0.7827717662, -0.8086757660],
+    ]
 )
 
 
@@ -70,6 +78,12 @@ def pixel_words(lch: Floats) -> NDArray[np.int8]:
         words[where] = COLOURS.index(word)
 
     strong = chroma >= 0.045
+    # What is drawn as white, gray or black often leans to lavender; nobody would call it purple.
+    lavender = (
+        (hue >= 262) & (hue < 330) & (chroma < np.where(light > 0.75, 0.072, np.where(light < 0.45, 0.085, 0.055)))
+    )
+    slate = (hue >= 195) & (hue < 262) & (chroma < 0.06) & (light < 0.6)
+    strong &= ~(lavender | slate)
     put("red", strong & ((hue >= 8) & (hue < 43)) & (light <= 0.70))
     put("pink", strong & ((hue >= 325) | (hue < 8)) & (light > 0.5))
     put("pink", strong & ((hue >= 8) & (hue < 35)) & (light > 0.70))
@@ -84,10 +98,10 @@ def pixel_words(lch: Floats) -> NDArray[np.int8]:
     put("blue", strong & (hue >= 212) & (hue < 285))
     put("purple", strong & (hue >= 285) & (hue < 325))
     put("purple", strong & (hue >= 325) & (hue < 345) & (light <= 0.55))
-    neutral = chroma < 0.045
+    neutral = (chroma < 0.045) | lavender | slate
     put("black", neutral & (light < 0.38))
     put("gray", neutral & (light >= 0.38) & (light < 0.90))
-    put("white", (chroma < 0.02) & (light >= 0.90))
+    put("white", ((chroma < 0.02) | lavender) & (light >= 0.88))
     put("black", light < 0.22)
     return words
 
@@ -105,8 +119,10 @@ def shares(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
     if not opaque.any():
         return np.zeros(_NONE + 1), 0.0
     lch = to_oklch(pixels[opaque][:, :3])
-    count = np.bincount(pixel_words(lch), minlength=_NONE + 1).astype(np.float64)
-    return count / count.sum(), float(((lch[:, 1] >= 0.045) & (lch[:, 0] >= 0.22)).mean())
+    words = pixel_words(lch)
+    count = np.bincount(words, minlength=_NONE + 1).astype(np.float64)
+    hued = (lch[:, 1] >= 0.045) & (lch[:, 0] >= 0.22) & (words < len(HUES)) | (words == _NONE)
+    return count / count.sum(), float(hued.mean())
 
 
 def dominant_colour(pixels: NDArray[np.uint8], least: float = 0.55) -> str | None:
@@ -118,6 +134,7 @@ def dominant_colour(pixels: NDArray[np.uint8], least: float = 0.55) -> str | Non
     area, coloured = shares(pixels)
     if coloured >= 0.34:
         best = int(np.argmax(area[: len(HUES)]))
-        return COLOURS[best] if area[best] >= least * coloured and area[best] >= 0.25 else None
+        plain = area[COLOURS.index("white")] + area[COLOURS.index("gray")]
+        return COLOURS[best] if area[best] >= max(least * coloured, 0.25, 0.8 * plain) else None
     best = int(np.argmax(area[:_NONE]))
     return COLOURS[best] if best >= len(HUES) and area[best] >= max(least, 0.62) else None

@@ -145,11 +145,15 @@ def _download(item: Source, folder: Path) -> Path:
     else:
         command = ["apt-get", "download", f"{item.package}={item.version}"]
     if shutil.which(command[0]) is None:
-        raise PerrinError(f"{command[0]} was not found; it is needed to fetch {item.package} {item.version}. Install it and run again.")
+        raise PerrinError(
+            f"{command[0]} was not found; it is needed to fetch {item.package} {item.version}. Install it and run again."
+        )
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     files = sorted(folder.iterdir())
     if result.returncode != 0 or len(files) != 1:
-        raise PerrinError(f"`{' '.join(command)}` failed with status {result.returncode}: {result.stderr.strip()[-400:]}")
+        raise PerrinError(
+            f"`{' '.join(command)}` failed with status {result.returncode}: {result.stderr.strip()[-400:]}"
+        )
     return files[0]
 
 
@@ -171,7 +175,9 @@ def extract(item: Source, archive: Path, folder: Path) -> Path:
                 tar.extractall(root, members=_wanted(tar, item.members), filter="data")
         else:
             if shutil.which("dpkg-deb") is None:
-                raise PerrinError(f"dpkg-deb was not found; it is needed to unpack {item.package}. Install it and run again.")
+                raise PerrinError(
+                    f"dpkg-deb was not found; it is needed to unpack {item.package}. Install it and run again."
+                )
             subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
         os.replace(root, target)
     return target

@@ -5,7 +5,7 @@ Everything else comes from the packages' own labels and keywords.
 
 from __future__ import annotations
 
-__all__ = ["DROP_SUBGROUPS", "KINDS", "MASS", "NEVER", "PICTOGRAM_NAMES", "SYNONYMS", "THINGS"]
+__all__ = ["DROP_SUBGROUPS", "HEADS", "KINDS", "MASS", "NEVER", "PICTOGRAM_NAMES", "SYNONYMS", "THINGS"]
 
 #: Emojibase subgroups that are letters, digits or flags rather than pictures.
 DROP_SUBGROUPS = frozenset({"keycap", "alphanum", "country-flag", "subdivision-flag", "skin-tone", "hair-style"})
@@ -58,13 +58,31 @@ THINGS = frozenset(
         *("animal-mammal", "animal-bird", "animal-amphibian", "animal-reptile", "animal-marine", "animal-bug"),
         *("plant-flower", "plant-other", "food-fruit", "food-vegetable", "food-prepared", "food-asian", "food-marine"),
         *("food-sweet", "drink", "dishware", "place-map", "place-geographic", "place-building", "place-religious"),
-        *("place-other", "transport-ground", "transport-water", "transport-air", "hotel", "time", "sky-weather", "event"),
+        *(
+            "place-other",
+            "transport-ground",
+            "transport-water",
+            "transport-air",
+            "hotel",
+            "time",
+            "sky-weather",
+            "event",
+        ),
         *("award-medal", "sport", "game", "arts-crafts", "clothing", "sound", "music", "musical-instrument", "phone"),
         *("computer", "light-video", "book-paper", "money", "mail", "writing", "office", "lock", "tool", "science"),
         *("medical", "household", "other-object", "heart", "body-parts", "person", "person-role", "person-fantasy"),
         *("face-costume", "cat-face", "monkey-face", "face-smiling", "face-affection", "face-tongue", "face-hand"),
         *("face-neutral-skeptical", "face-sleepy", "face-unwell", "face-hat", "face-glasses", "face-concerned"),
-        *("face-negative", "geometric", "emotion", "person-activity", "person-sport"),
+        *(
+            "face-negative",
+            "geometric",
+            "emotion",
+            "person-activity",
+            "person-sport",
+            "person-resting",
+            "person-gesture",
+        ),
+        *("arrow", "av-symbol", "religion", "transport-sign", "warning", "punctuation", "hand-prop"),
     }
 )
 
@@ -74,6 +92,17 @@ MASS = frozenset(
     clothing wood rock soap ice popcorn sushi tempura spaghetti ramen food fur hair wind weather luggage sun tea coffee tobacco christmas
     easter halloween dna yarn thread medicine lacrosse baseball basketball volleyball rugby tennis golf skiing hockey badminton football
     japan liberty ketchup fries meat chocolate corn wheat sugar sand coral grass bamboo jewelry makeup lipstick deaf ok""".split()
+)
+
+#: Last words that may stand for the whole name: "alarm clock" is a clock, while "high voltage" is no voltage.
+HEADS = frozenset(
+    """tree clock moon bag hat cap boat ship train truck bus car book shoe boot shirt leaf flower bird cat dog horse fish bell lamp light phone
+    computer house building bottle glass cup bowl box knife pen pencil brush camera key lock ring cake bread soup salad pie cookie cheese
+    candy umbrella envelope mailbox folder chair door window guitar drum star cloud heart snake bear monkey mouse rabbit chicken whale
+    dolphin crab shrimp butterfly spider ant pepper potato onion apple melon pear peach disk battery hammer axe sword shield bomb scroll
+    candle basket bucket broom pot hospital church castle mountain bridge card chart telephone television airplane helicopter balloon
+    calendar notebook newspaper medal ball racket mask dress sandal scarf plug bulb clip pin globe fan trash suitcase truck taxi ambulance
+    rooster camel pig cow boar ox buffalo elephant panda penguin owl turtle dragon worm lizard bottle milk beans noodles""".split()
 )
 
 #: Words that never enter a caption.
@@ -234,7 +263,7 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
 #: Names under which a picture shows left, right, letters, digits or a clock: it must not be mirrored.
 PICTOGRAM_NAMES = frozenset(
     """left right leftwards rightwards clockwise counterclockwise anticlockwise arrow arrows text letter letters digit number numbers clock
-    flag flags sign button watch calendar book newspaper abc keyboard latin guitar calculator clapper stop exit soon top back end on up!
-    question percent dollar pound euro yen receipt chart id atm wc ruler compass input o'clock thirty dice die piano violin west east
-    northeast northwest southeast southwest nib handed hand hands""".split()
+    flag flags sign button watch calendar book newspaper abc keyboard latin calculator clapper stop exit soon top back end on up!
+    question percent dollar pound euro yen receipt chart id atm wc ruler compass input o'clock thirty dice west east
+    northeast northwest southeast southwest""".split()
 )

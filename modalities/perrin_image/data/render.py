@@ -25,13 +25,12 @@ _ALPHA_VISIBLE = 8
 Pixels: TypeAlias = NDArray[np.uint8]
 
 
-def render_svg(svg: str, *, smallest_share: float = 0.0, shapes_only: bool = False) -> Pixels:
+def render_svg(svg: str, *, smallest_share: float = 0.0) -> Pixels:
     """Draw an SVG document.
 
     Args:
         svg: a whole document, with a viewBox or width and height.
         smallest_share: content smaller than this share of the canvas keeps its relative size instead of being blown up to the full square.
-        shapes_only: refuse documents with raster images inside.
 
     Returns:
         uint8 [64, 64, 4], straight alpha.
@@ -41,8 +40,6 @@ def render_svg(svg: str, *, smallest_share: float = 0.0, shapes_only: bool = Fal
     """
     import resvg_py
 
-    if shapes_only and "<image" in svg:
-        raise InvalidInput("The drawing holds a raster image; only shapes are wanted.")
     image = _draw(resvg_py, svg, CANVAS)
     left, top, right, bottom = visible_box(image)
     side = max(right - left, bottom - top)
@@ -53,11 +50,11 @@ def render_svg(svg: str, *, smallest_share: float = 0.0, shapes_only: bool = Fal
 
 def _draw(resvg_py: object, svg: str, width: int) -> Pixels:
     try:
-        data = resvg_py.svg_to_bytes(svg_string=svg, width=width)  # type: ignore[attr-defined]
+        data = resvg_py.svg_to_bytes(svg_string=svg, width=width, dpi=96, skip_system_fonts=True)  # type: ignore[attr-defined]
         return np.asarray(Image.open(io.BytesIO(bytes(data))).convert("RGBA"))
     except Exception as error:  # the renderer raises several of its own kinds
         reason = re.sub(r"\s+", " ", str(error))[:200]
-        raise InvalidInput(f"The drawing cannot be rendered: {reason}") from error
+        raise InvalidInput("svg", reason, "a drawing that resvg renders") from error
 
 
 def render_image(data: bytes) -> Pixels:
@@ -65,7 +62,7 @@ def render_image(data: bytes) -> Pixels:
     try:
         image = Image.open(io.BytesIO(data)).convert("RGBA")
     except OSError as error:
-        raise InvalidInput(f"The picture cannot be decoded: {error}") from error
+        raise InvalidInput("data", str(error), "a PNG or WebP file") from error
     return fit(np.asarray(image))
 
 
@@ -74,7 +71,7 @@ def visible_box(pixels: Pixels) -> tuple[int, int, int, int]:
     seen = pixels[..., 3] > _ALPHA_VISIBLE
     columns, rows = np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))
     if len(columns) == 0:
-        raise InvalidInput("The picture is empty: no pixel is visible.")
+        raise InvalidInput("pixels", "an empty picture", "at least one visible pixel")
     return int(columns[0]), int(rows[0]), int(columns[-1]) + 1, int(rows[-1]) + 1
 
 

@@ -17,6 +17,8 @@ __all__ = ["Concept", "Vocabulary", "load_vocabulary", "squeeze", "words_of"]
 
 _DIALECTS = ("cldr", "emojibase", "github", "iamcal", "joypixels", "emojibase-legacy")
 
+_SHORT = frozenset({"of", "on", "in", "at", "to", "up", "no", "tv"})
+
 
 @dataclass(frozen=True)
 class Concept:
@@ -57,6 +59,20 @@ class Vocabulary:
             if candidate in self.codes:
                 return self.concepts[self.codes[candidate]]
         return None
+
+    def split(self, run_together: str) -> list[str] | None:
+        """The known words, as few as possible, that a run-together name is made of: "chilipepper" -> ["chili", "pepper"]; None where it is not."""
+        best: list[list[str] | None] = [[]]
+        for end in range(1, len(run_together) + 1):
+            found: list[str] | None = None
+            for start in range(max(0, end - 20), end):
+                before, word = best[start], run_together[start:end]
+                if before is None or word not in self.words or (len(word) < 3 and word not in _SHORT):
+                    continue
+                if found is None or len(before) + 1 < len(found):
+                    found = [*before, word]
+            best.append(found)
+        return best[-1]
 
 
 def plain_code(code: str) -> str:
@@ -107,7 +123,13 @@ def load_vocabulary(emojibase: Path, emojilib: Path) -> Vocabulary:
             kind=kinds.get(row.get("group", -1), ""),
             subkind=subkinds.get(row.get("subgroup", -1), ""),
         )
-    words = {word for c in concepts.values() for text in (c.label, *c.tags) for word in words_of(text).split()}
+    words = {
+        word
+        for concept in concepts.values()
+        if concept.kind not in {"flags", ""} and concept.subkind not in {"alphanum", "keycap"}
+        for text in (concept.label, *concept.tags)
+        for word in words_of(text).split()
+    }
     return Vocabulary(concepts, _table(concepts), frozenset(words))
 
 
@@ -123,7 +145,10 @@ def _table(concepts: dict[str, Concept]) -> dict[str, str]:
 
 def _label(label: str) -> str:
     label = unicodedata.normalize("NFKD", label).replace("\u2019", "'").replace("\u201c", "").replace("\u201d", "")
-    return label.encode("ascii", "ignore").decode().lower().strip()
+    label = label.encode("ascii", "ignore").decode().lower().strip()
+    label = re.sub(r"^(.*)[,:] bald$", r"bald \1", label)
+    label = re.sub(r"^([a-z]+)[,:] (beard|.* hair)$", r"\1 with \2", label)
+    return re.sub(r"^([a-z]+ o'clock|[a-z]+-thirty)$", r"clock showing \1", label)
 
 
 def _code_of(symbol: str) -> str:

@@ -1,0 +1,40 @@
+"""Pictures between tensors and pixels.
+
+A model's picture is four channels in [-1, 1]: colour composited on white, and alpha.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+__all__ = ["grid_of", "to_pixels", "transparent"]
+
+Pixels = npt.NDArray[np.uint8]
+
+
+def to_pixels(x: Tensor) -> Pixels:
+    """(B, C, H, W) in [-1, 1] to uint8 (B, H, W, C), rounded to the nearest."""
+    scaled = (x.detach().float().cpu().clamp(-1, 1) + 1) * 127.5
+    out: Pixels = scaled.round().byte().permute(0, 2, 3, 1).contiguous().numpy()
+    return out
+
+
+def transparent(pixels: Pixels) -> Pixels:
+    """Colour over white plus alpha (H, W, 4) to straight-alpha RGBA: undoes the compositing on white."""
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    over = pixels[..., :3].astype(np.float32) / 255
+    colour = np.where(alpha > 1 / 255, (over - (1 - alpha)) / np.maximum(alpha, 1 / 255), 1.0)
+    return np.concatenate([(colour.clip(0, 1) * 255).round().astype(np.uint8), pixels[..., 3:]], axis=-1)
+
+
+def grid_of(pixels: Pixels, columns: int, gap: int = 2) -> Pixels:
+    """Pictures (B, H, W, C) side by side on white, the first three channels: uint8 (rows, width, 3)."""
+    count, height, width = pixels.shape[:3]
+    rows = -(-count // columns)
+    sheet = np.full((rows * (height + gap) - gap, columns * (width + gap) - gap, 3), 255, np.uint8)
+    for number, picture in enumerate(pixels):
+        top, left = number // columns * (height + gap), number % columns * (width + gap)
+        sheet[top : top + height, left : left + width] = picture[..., :3]
+    return sheet

@@ -1,0 +1,140 @@
+r"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
+
+.. math:: L = \mathbb E\,\|F(x_t, t, c) - (\varepsilon - x_0)\|^2, \qquad t = \mathrm{sigmoid}(n),\ n \sim \mathcal N(0, 1)
+
+References:
+    Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1 (logit-normal times);
+    Kingma et al. (2021), section 3.3 (low-discrepancy times).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from perrin import diffusion as d
+from perrin.modality import Progress
+from perrin.nn import Autoencoder, DiffusionTransformer
+from perrin.nn.text import text_encoder
+from perrin_image.data import attributions
+from perrin_image.pictures import grid_of, to_pixels
+from perrin_image.training.dataset import Pictures, load_pictures, prompts
+from perrin_image.training.latents import Captions, Latents, encode_captions, encode_pictures
+
+__all__ = ["DiffusionTask", "STYLES"]
+
+STYLES = ("noto", "fluent", "3d", "twemoji", "flat", "emojione", "blob", "fx", "streamline", "clipart")
+"""Drawing styles, in the order of the network's labels; the label after the last stands for any."""
+
+
+class Batch(NamedTuple):
+    """Latents (B, C, h, w), tokens (B, L, 384), mask (B, L), style labels (B,)."""
+
+    latents: Tensor
+    tokens: Tensor
+    mask: Tensor
+    label: Tensor
+
+
+class DiffusionTask:
+    """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``text_dropout``, ``style_dropout``."""
+
+    pictures: Pictures
+    captions: Captions
+    latents: Latents
+
+    def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
+        self.options = dict(options)
+        torch.manual_seed(0)
+        self.network: nn.Module = DiffusionTransformer(**self._arguments)
+        self._folders = dict(folders)
+
+    @property
+    def _arguments(self) -> dict[str, Any]:
+        return {**self.options.get("network", {}), "classes": len(STYLES)}
+
+    def prepare(self, progress: Progress) -> None:
+        """Fetch and pack the pictures; encode them and their captions."""
+        self.pictures = load_pictures(self._folders["data"] / "image", progress)
+        weights = self._folders["model"] / "autoencoder.safetensors"
+        state = {key: value.float() for key, value in load_file(weights).items()}
+        self.codec = Autoencoder(**self.options["autoencoder"]).eval()
+        self.codec.load_state_dict(state)
+        out = self._folders["out"]
+        self.latents = encode_pictures(self.codec, weights, self.pictures, out, progress)
+        self.captions = encode_captions([c for r in self.pictures.records for c in r.captions], out, progress)
+
+    def batch(self, size: int, generator: np.random.Generator) -> Batch:
+        """Pictures by weight; half of those that may be are mirrored; the first caption half of the time."""
+        return self._batch(generator.choice(self.pictures.train, size, p=self.pictures.weights), generator)
+
+    def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator) -> Batch:
+        texts, labels, latents = [], [], []
+        for index in chosen:
+            record = self.pictures.records[index]
+            mirrored = record.mirror_ok and generator.random() < 0.5
+            other = 0 if generator.random() < 0.5 else int(generator.integers(len(record.captions)))
+            text = "" if generator.random() < self.options.get("text_dropout", 0.1) else record.captions[other]
+            free = generator.random() < self.options.get("style_dropout", 0.1)
+            texts.append(text)
+            labels.append(len(STYLES) if free else STYLES.index(record.style))
+            latents.append(self.latents[index, int(mirrored)])
+        tokens, mask = self.captions.batch(texts)
+        return Batch(torch.from_numpy(np.stack(latents)).float(), tokens, mask, torch.tensor(labels))
+
+    def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
+        """Mean squared error of the velocity."""
+        clean = batch.latents
+        size = len(clean)
+        uniform = (torch.arange(size) + torch.rand((), generator=generator)) / size
+        t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-5, 1 - 1e-5)))
+        t = t[torch.randperm(size, generator=generator)]
+        noise = torch.randn(clean.shape, generator=generator)
+        level = t.view(-1, 1, 1, 1)
+        out = network((1 - level) * clean + level * noise, t, batch.tokens, batch.mask, batch.label)
+        return (out.float() - (noise - clean)).square().mean(), {}
+
+    @torch.inference_mode()
+    def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
+        """The loss on held-out pictures; draws the 64 test prompts."""
+        rng = np.random.default_rng(0)
+        held = self.pictures.held_out[:512]
+        loss = self.loss(network, self._batch(held, rng), torch.Generator().manual_seed(0))[0]
+        wanted = prompts()
+        text, null = text_encoder()(wanted, LENGTH), text_encoder()([""], LENGTH)
+        label = torch.zeros(len(wanted), dtype=torch.long)
+        denoiser = d.Denoiser(network, d.process.flow(), "velocity")
+        guided = d.guidance.classifier_free(
+            denoiser, 3.0, {"context": null.tokens, "context_mask": null.mask, "label": label[:1]}
+        )
+        condition = {"context": text.tokens, "context_mask": text.mask, "label": label}
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(d.process.flow(), 20, shift=1.0))
+        latents = d.sample(guided, plan, shape=self.latents.shape[2:], seeds=[7] * len(wanted), condition=condition)
+        Image.fromarray(grid_of(to_pixels(self.codec.decode(latents)), columns=8)).save(path)
+        return {"held_out_loss": float(loss)}
+
+    def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
+        """Write the averaged weights as fp16, and what the card says of this model."""
+        state = {key: value.half().contiguous() for key, value in network.state_dict().items()}
+        save_file(state, folder / "transformer.safetensors")
+        return {
+            "architecture": {
+                "autoencoder": {"kind": "autoencoder", **self.options["autoencoder"]},
+                "transformer": {"kind": "transformer", **self._arguments},
+            },
+            "process": {"kind": "flow"},
+            "prediction": "velocity",
+            "conditioners": {"prompt": "minilm", "style": list(STYLES)},
+            "sizes": [[64, 64]],
+            "attributions": [
+                {"source": f"{package} {version}", "licence": licence, "line": line}
+                for package, version, licence, line in attributions()
+            ],
+        }

@@ -1,0 +1,98 @@
+"""``perrin models``: list, show, card, verify, remove."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+__all__ = ["models"]
+
+Name = Annotated[str, typer.Argument(help="The model's name.", metavar="NAME", show_default=False)]
+
+models = typer.Typer(help="The models of this installation.", rich_markup_mode="rich")
+
+
+@models.callback(invoke_without_command=True)
+def _bare(ctx: typer.Context) -> None:
+    """The models of this installation; with no subcommand, the list of them."""
+    if ctx.invoked_subcommand is None:
+        list_()
+
+
+@models.command("list")
+def list_() -> None:
+    """List the models."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from perrin.models import models as known
+
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in ("name", "modality", "title", "licence", "folder"):
+        table.add_column(column, overflow="fold")
+    for card in known().values():
+        table.add_row(card.name, card.modality, card.title, card.licence, str(card.folder))
+    Console().print(table if table.row_count else "no models; put one into the folder `models` under PERRIN_HOME")
+
+
+@models.command()
+def show(name: Name) -> None:
+    """Show what a model is, how it is sampled, and where it came from."""
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from perrin.models import find
+
+    card = find(name)
+    table = Table(box=None, show_header=False, pad_edge=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    rows = {
+        "name": card.name,
+        "modality": card.modality,
+        "title": card.title,
+        "summary": card.summary,
+        "licence": card.licence,
+        "sha256": card.sha256,
+        "defaults": ", ".join(f"{key} {value}" for key, value in card.defaults.items()),
+        "metrics": ", ".join(f"{key} {value}" for key, value in card.metrics.items()),
+        "made from": "\n".join(f"{a.source} ({a.licence})" for a in card.attributions),
+        "recipe": card.recipe,
+        "folder": str(card.folder),
+    }
+    for key, value in rows.items():
+        if value:
+            table.add_row(key, escape(value))
+    Console().print(table)
+
+
+@models.command()
+def card(name: Name) -> None:
+    """Print a model's card as it stands."""
+    from perrin.models import find
+    from perrin.models.card import CARD
+
+    print((find(name).folder / CARD).read_text(), end="")
+
+
+@models.command()
+def verify(name: Annotated[str | None, typer.Argument(help="Default: all.", metavar="[NAME]")] = None) -> None:
+    """Check every file of a model, or of all models, against its card."""
+    from perrin.models import find
+    from perrin.models import models as known
+    from perrin.models import verify as check
+
+    for found in [find(name)] if name else known().values():
+        check(found)
+        print(f"{found.name}: {len(found.files)} files as their card says")
+
+
+@models.command()
+def remove(name: Name) -> None:
+    """Delete a model that was added to PERRIN_HOME."""
+    from perrin.models import remove as delete
+
+    delete(name)
+    print(f"{name} removed")

@@ -1,0 +1,77 @@
+"""Command line options made from a modality's parameters.
+
+An option takes text; its conversion only guesses the JSON type. What is allowed is checked in one place, the modality's
+own parameters, so that the command line and the gateway refuse the same values with the same words.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from typing import Annotated, Any
+
+import typer
+
+from perrin.fields import Field, convert
+
+__all__ = ["given", "with_options"]
+
+_METAVARS = {"integer": "INTEGER", "number": "NUMBER", "object": "JSON"}
+
+
+def with_options(function: Callable[..., None], fields: Sequence[Field], own: Mapping[str, Any]) -> Callable[..., None]:
+    """``function(**values)`` with a signature that typer reads: an option for every field, after the command's own.
+
+    Args:
+        function: the command.
+        fields: the modality's parameters. ``prompt``, where there is one, becomes the argument.
+        own: annotations of the command's own options by name, each with None as its default.
+    """
+    annotations = {field.name: _annotation(field) for field in fields if field.name == "prompt"}
+    annotations |= dict(own)
+    annotations |= {field.name: _annotation(field) for field in fields if field.name != "prompt"}
+    kind = inspect.Parameter.KEYWORD_ONLY
+    parameters = [inspect.Parameter(n, kind, default=None, annotation=a) for n, a in annotations.items()]
+    function.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    function.__annotations__ = annotations
+    return function
+
+
+def given(fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters that were given, as JSON values."""
+    result: dict[str, Any] = {}
+    for field in fields:
+        value = values.get(field.name)
+        if value is None or value == []:
+            continue
+        if isinstance(value, list):
+            result[field.name] = [convert(field, item) for item in value]
+        else:
+            result[field.name] = convert(field, value) if isinstance(value, str) else value
+    return result
+
+
+def _annotation(field: Field) -> Any:
+    if field.name == "prompt":
+        return Annotated[str | None, typer.Argument(help=_help(field), metavar="[PROMPT]", show_default=False)]
+    name = field.name.replace("_", "-")
+    panel = "Parameters"
+    if field.kind == "boolean":
+        return Annotated[bool | None, typer.Option(f"--{name}/--no-{name}", help=_help(field), rich_help_panel=panel)]
+    metavar = "|".join(map(str, field.choices)) if 0 < len(field.choices) <= 6 else _METAVARS.get(field.items, "TEXT")
+    option = typer.Option(f"--{name}", help=_help(field), metavar=metavar, rich_help_panel=panel)
+    return Annotated[list[str] | None, option] if field.kind == "array" else Annotated[str | None, option]
+
+
+def _help(field: Field) -> str:
+    """What it does, its range, its default."""
+    parts = [field.help.rstrip(".")]
+    if field.range:
+        parts.append(field.range[:1].upper() + field.range[1:])
+    elif len(field.choices) > 6:
+        parts.append("One of " + ", ".join(map(str, field.choices)))
+    if field.kind == "array":
+        parts.append("Give it again for more")
+    if field.default not in (None, ""):
+        parts.append(f"Default: {field.default}")
+    return (". ".join(part for part in parts if part) + ".").replace("[", r"\[")

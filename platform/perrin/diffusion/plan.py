@@ -1,0 +1,116 @@
+r"""A sampler is a table.
+
+Every fixed-grid sampler is, per network evaluation, linear in states, predictions and noise. A `Plan` writes that down:
+one `Row` per evaluation, float64, no tensor in sight. With registers r, the network's input x, the clean estimate D, the
+direction E to re-noise along (D itself unless a guidance says otherwise) and standard normal draws n, a row means
+
+.. math::
+    x   &= \textstyle\sum_j a_j r_j + \sum_k a'_k n_k \\
+    D,E &= \mathrm{denoiser}(x;\, t) \\
+    r_i &\leftarrow \textstyle\sum_j w_{ij} r_j + w_{ix}\,x + w_{iD}\,D + w_{iE}\,E + \sum_k w_{ik}\,n_k
+
+Register 0 starts as ``start * draw 0`` and holds the result after the last row. Sums run in the order of `Row` terms,
+so the same row gives the same bits in any batch.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+from perrin.errors import InvalidInput
+
+__all__ = ["Draw", "Plan", "Row", "Source", "Terms", "row"]
+
+
+@dataclass(frozen=True, order=True)
+class Draw:
+    """Standard normal noise number ``index`` of a sample; rows that name the same index share it."""
+
+    index: int
+
+
+Source = int | Literal["x", "estimate", "direction"] | Draw
+"""Register number, the network's input, the clean estimate, the direction, or a draw."""
+
+Terms = tuple[tuple[Source, float], ...]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One evaluation.
+
+    Attributes:
+        t: the time the network is told.
+        alpha: signal scale of the network's input.
+        sigma: noise scale of the network's input.
+        input: terms that make the input.
+        writes: (register, terms) for every register that changes; all right-hand sides are read before any write.
+    """
+
+    t: float
+    alpha: float
+    sigma: float
+    input: Terms
+    writes: tuple[tuple[int, Terms], ...]
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A compiled sampler. ``len(plan)`` is its number of function evaluations.
+
+    Attributes:
+        solver: name of the solver that made it.
+        rows: one per evaluation.
+        registers: how many registers the rows use.
+        start: scale of draw 0 in register 0 before the first row.
+    """
+
+    solver: str
+    rows: tuple[Row, ...]
+    registers: int
+    start: float
+
+    def __post_init__(self) -> None:
+        if not self.rows:
+            raise InvalidInput("plan", 0, "at least one row")
+        for number, item in enumerate(self.rows):
+            used = [s for s, _ in item.input] + [s for i, terms in item.writes for s in (i, *(t[0] for t in terms))]
+            if any(isinstance(s, int) and not 0 <= s < self.registers for s in used):
+                raise InvalidInput("plan", f"row {number}", f"registers 0 to {self.registers - 1}")
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the whole table: two plans with one digest compute the same thing."""
+
+        def plain(terms: Terms) -> list[list[object]]:
+            return [[f"draw{s.index}" if isinstance(s, Draw) else s, weight.hex()] for s, weight in terms]
+
+        rows = [
+            [r.t.hex(), r.alpha.hex(), r.sigma.hex(), plain(r.input), [[i, plain(t)] for i, t in r.writes]]
+            for r in self.rows
+        ]
+        text = json.dumps([self.registers, self.start.hex(), rows], separators=(",", ":"))
+        return hashlib.sha256(text.encode()).hexdigest()
+
+
+def row(
+    t: float,
+    alpha: float,
+    sigma: float,
+    writes: Mapping[int, Mapping[Source, float]],
+    input: Mapping[Source, float] | None = None,
+) -> Row:
+    """A `Row` from mappings; terms of weight 0 are dropped. The input defaults to register 0 as it is."""
+
+    def terms(weights: Mapping[Source, float]) -> Terms:
+        return tuple((source, float(weight)) for source, weight in weights.items() if weight != 0)
+
+    made = tuple((register, terms(weights)) for register, weights in sorted(writes.items()))
+    return Row(float(t), float(alpha), float(sigma), terms(input if input is not None else {0: 1.0}), made)

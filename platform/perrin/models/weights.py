@@ -1,0 +1,44 @@
+"""Reads a model's networks: safetensors only, checked against the card's hashes. Imports torch."""
+
+from __future__ import annotations
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load
+from torch import nn
+
+from perrin.errors import ModelError
+from perrin.models.card import ModelCard, file_hash
+from perrin.nn import NETWORKS
+
+__all__ = ["load_network"]
+
+
+def load_network(card: ModelCard, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
+    """The network called ``name`` in the card's architecture, in evaluation mode.
+
+    Args:
+        card: of the model.
+        name: key of ``card.architecture``; its weights are in ``NAME.safetensors``.
+        device: where it goes.
+        dtype: what it computes in.
+
+    Raises:
+        ModelError: unknown architecture; or weights missing, changed, broken or of another shape.
+    """
+    arguments = dict(card.architecture.get(name, {}))
+    kind = arguments.pop("kind", None)
+    if kind not in NETWORKS:
+        raise ModelError(f"model {card.name}: network {name} is of kind {kind!r}, wanted one of {', '.join(NETWORKS)}")
+    path = card.folder / f"{name}.safetensors"
+    if not path.is_file():
+        raise ModelError(f"model {card.name}: {path.name} is missing from {card.folder}")
+    if card.files.get(path.name) != file_hash(path):
+        raise ModelError(f"model {card.name}: {path.name} is not the file that its card describes; install it again")
+    try:
+        with torch.device("meta"):
+            network: nn.Module = NETWORKS[kind](**arguments)
+        network.load_state_dict(load(path.read_bytes()), assign=True)
+    except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
+        raise ModelError(f"model {card.name}: {path.name} does not fit its card: {error}") from None
+    return network.to(device, dtype).eval().requires_grad_(False)
