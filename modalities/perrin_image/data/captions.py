@@ -9,7 +9,7 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .colours import COLOURS
-from .lexicon import HEADS, KINDS, MASS, NEVER, PICTOGRAM_NAMES, SYNONYMS, THINGS
+from .lexicon import HEADLESS, HEADS, KINDS, MASS, NEVER, PICTOGRAM_NAMES, SYNONYMS, THINGS
 from .vocabulary import Concept, Vocabulary, words_of
 
 __all__ = [
@@ -114,7 +114,7 @@ def _fits_colour(name: str, colour: str | None, label: str) -> bool:
 def _heads(concept: Concept) -> list[str]:
     """Shorter true names: "dog face" -> "dog", "alarm clock" -> "clock" where the short name is itself a keyword."""
     words = concept.label.split()
-    if len(words) < 2 or re.search(r"[,:]| (?:with|in|on|of|without) ", concept.label):
+    if len(words) < 2 or concept.label in HEADLESS or re.search(r"[,:]| (?:with|in|on|of|without|and|behind) ", concept.label):
         return []
     if words[-1] == "face" and concept.kind == "animals-nature":
         return [" ".join(words[:-1])]

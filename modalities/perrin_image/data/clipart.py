@@ -15,7 +15,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from .clipart_words import ENGLISH, MISLEADING, TRANSLATIONS
+from .clipart_words import ENGLISH, MISLEADING, REJECTED, TRANSLATIONS
 from .colours import COLOURS, to_oklch
 from .lexicon import NEVER
 from .sets import Drawing, EmojiSet
@@ -113,6 +113,9 @@ def read_clipart(root: Path, clip_set: EmojiSet, vocabulary: Vocabulary, dropped
             dropped["folder of themes, maps, flags, stars or cards"] += 1
             continue
         svg = path.read_text(encoding="utf-8", errors="replace")
+        if path.stem in REJECTED:
+            dropped["looked at and found unfit"] += 1
+            continue
         if "<image" in svg or "<text" in svg or len(svg) > 400_000:
             dropped["text, raster image or too complex"] += 1
             continue
@@ -136,6 +139,9 @@ def picture_fault(pixels: NDArray[np.uint8]) -> str | None:
     if opaque.mean() < 0.10 or len(rows) < 2 or len(columns) < 2:
         return "near-empty"
     height, width = int(np.ptp(rows)) + 1, int(np.ptp(columns)) + 1
+    box = opaque[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    if box.mean() > 0.985 and box[:2, :2].all() and box[-2:, -2:].all() and box[:2, -2:].all() and box[-2:, :2].all():
+        return "has a background"
     if max(height, width) > 2.2 * min(height, width):
         return "extreme shape"
     lch = to_oklch(pixels[..., :3])

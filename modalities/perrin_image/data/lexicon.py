@@ -5,7 +5,7 @@ Everything else comes from the packages' own labels and keywords.
 
 from __future__ import annotations
 
-__all__ = ["DROP_SUBGROUPS", "HEADS", "KINDS", "MASS", "NEVER", "PICTOGRAM_NAMES", "SYNONYMS", "THINGS"]
+__all__ = ["DROP_SUBGROUPS", "HEADLESS", "HEADS", "KINDS", "MASS", "NEVER", "PICTOGRAM_NAMES", "RENAMED", "SYNONYMS", "THINGS"]
 
 #: Emojibase subgroups that are letters, digits or flags rather than pictures.
 DROP_SUBGROUPS = frozenset({"keycap", "alphanum", "country-flag", "subdivision-flag", "skin-tone", "hair-style"})
@@ -105,6 +105,9 @@ HEADS = frozenset(
     rooster camel pig cow boar ox buffalo elephant panda penguin owl turtle dragon worm lizard bottle milk beans noodles""".split()
 )
 
+#: Names whose last word is one of HEADS and yet no shorter name of the thing.
+HEADLESS = frozenset({"hot dog", "oil drum", "tram car", "railway car", "police car light", "rice ball", "low battery", "carousel horse"})
+
 #: Words that never enter a caption.
 NEVER = frozenset(
     """shit poo fuck middle sexy sexual penis vagina boobs tits ass butt dick bitch whore slut nazi porn nude naked gringo gypsy retard
@@ -123,7 +126,6 @@ SYNONYMS: dict[str, tuple[str, ...]] = {
     "christmas tree": ("decorated christmas tree",),
     "house": ("house building", "home"),
     "house with garden": ("house with a tree", "house and garden"),
-    "houses": ("old house",),
     "airplane": ("plane", "aeroplane"),
     "locomotive": ("steam locomotive", "steam train"),
     "train": ("train front",),
@@ -267,3 +269,87 @@ PICTOGRAM_NAMES = frozenset(
     question percent dollar pound euro yen receipt chart id atm wc ruler compass input o'clock thirty dice west east
     northeast northwest southeast southwest""".split()
 )
+
+#: What single sets call a thing, and no dialect does: words of the set's name -> label.
+RENAMED: dict[str, str] = {
+    "evergreen": "evergreen tree",
+    "heart blue": "blue heart",
+    "heart green": "green heart",
+    "heart purple": "purple heart",
+    "heart yellow": "yellow heart",
+    "heart arrow": "heart with arrow",
+    "bunny": "rabbit face",
+    "bunny side": "rabbit",
+    "cat side": "cat",
+    "dog side": "dog",
+    "mouse side": "mouse",
+    "pig side": "pig",
+    "tiger side": "tiger",
+    "leopard side": "leopard",
+    "dragon side": "dragon",
+    "dragon head": "dragon face",
+    "pig snout": "pig nose",
+    "monkey see": "see-no-evil monkey",
+    "monkey hear": "hear-no-evil monkey",
+    "monkey speak": "speak-no-evil monkey",
+    "front facing chick": "front-facing baby chick",
+    "chili pepper": "hot pepper",
+    "cell phone": "mobile phone",
+    "tennis ball": "tennis",
+    "americas globe": "globe showing americas",
+    "europe africa globe": "globe showing europe-africa",
+    "asia australia globe": "globe showing asia-australia",
+    "bouquet of flowers": "bouquet",
+    "present": "wrapped gift",
+    "mens shoe": "man's shoe",
+    "mens runner": "running shoe",
+    "heels": "high-heeled shoe",
+    "sandals": "woman's sandal",
+    "folder": "file folder",
+    "open folder": "open file folder",
+    "fork knife": "fork and knife",
+    "falling leaf": "fallen leaf",
+    "leaf fluttering": "leaf fluttering in wind",
+    "lock and key": "locked with key",
+    "pink wallet": "purse",
+    "bullhorn": "loudspeaker",
+    "speech bubble": "speech balloon",
+    "left magnifying glass": "magnifying glass tilted left",
+    "right magnifying glass": "magnifying glass tilted right",
+    "fishcake swirl": "fish cake with swirl",
+    "sun rain cloud": "sun behind rain cloud",
+    "snow mountains": "snow-capped mountain",
+    "studio mic": "studio microphone",
+    "mans shirt": "t-shirt",
+    "womans shirt": "woman's clothes",
+    "black skull crossbones": "skull and crossbones",
+    "notebook decorative cover": "notebook with decorative cover",
+    "old personal computer": "desktop computer",
+    "frown": "frowning face",
+    "person elf": "elf",
+    "person fairy": "fairy",
+    "person genie": "genie",
+    "person mage": "mage",
+    "person superhero": "superhero",
+    "person supervillain": "supervillain",
+    "person vampire": "vampire",
+    "person zombie": "zombie",
+    "person merpeople": "merperson",
+    "man merpeople": "merman",
+    "woman merpeople": "mermaid",
+    "phoenix bird": "phoenix",
+    "piata": "pinata",
+    "red triangle": "red triangle pointed up",
+    "game dice": "game die",
+    "school backpack": "backpack",
+    "red wine glass": "wine glass",
+    "smiling cat face with heart eyes": "smiling cat with heart-eyes",
+    "man with bunny ears": "men with bunny ears",
+    "person with bunny ears": "people with bunny ears",
+    "person wrestling": "people wrestling",
+    "flex bicep": "flexed biceps",
+    "chart downwards trend": "chart decreasing",
+    "chart upwards trend": "chart increasing",
+    "cat face grin": "grinning cat",
+    "flying envelope": "envelope with arrow",
+}

@@ -10,6 +10,7 @@ import multiprocessing
 import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -158,8 +159,9 @@ def _render_all(
             return held["pictures"], [str(fault) for fault in held["faults"]]
     pictures = np.zeros((len(drawings), 64, 64, 4), np.uint8)
     faults: list[str] = []
-    with multiprocessing.get_context("spawn").Pool(2) as pool:
-        for index, (picture, fault) in enumerate(pool.imap(_render_one, drawings, chunksize=32)):
+    spawn = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(2, mp_context=spawn) as pool:
+        for index, (picture, fault) in enumerate(pool.map(_render_one, drawings, chunksize=32)):
             faults.append(fault)
             if picture is not None:
                 pictures[index] = picture

@@ -49,17 +49,17 @@ TARGETS = {
 def body_colour(pixels: NDArray[np.uint8], least: float = 0.40) -> str | None:
     """The word whose change changes the picture uint8 [H, W, 4], or None.
 
-    A hue word covers `least` of the coloured area, a quarter of the whole, and twice what the next hue covers. Where hues cover less than a
-    third of the picture, "white" or "gray": together they cover half of it.
+    A hue word covers `least` of the coloured area, a quarter of the whole, twice what the next hue covers, and no less than white and gray
+    do. Or it is "white" or "gray": together they cover nearly half of the picture, and no hue comes near.
     """
     area, coloured = shares(pixels)
     hues = area[: len(HUES)]
     order = np.argsort(hues)[::-1]
     best, second = hues[order[0]], hues[order[1]]
-    if best > 0 and best >= max(least * coloured, 0.25) and best >= 2 * second:
-        return COLOURS[int(order[0])]
     white, gray = (float(area[word]) for word in _LIGHT_NEUTRALS)
-    if coloured < 0.34 and white + gray >= max(0.5, least):
+    if best >= max(least * coloured, 0.25, white + gray) and best >= 2 * second:
+        return COLOURS[int(order[0])]
+    if white + gray >= max(0.45, least) and best < 0.6 * (white + gray):
         return "white" if white > gray else "gray"
     return None
 
@@ -114,4 +114,6 @@ def _succeeded(pixels: NDArray[np.uint8], result: NDArray[np.uint8], source: str
     was, now = COLOURS.index(source), COLOURS.index(target)
     if after[now] - before[now] < 0.7 * before[was] or after[was] > 0.35 * before[was]:
         return False
-    return target not in HUES or dominant_colour(result, least=0.45) == target
+    if target not in HUES:
+        return True
+    return dominant_colour(result, least=0.45) == target

@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .lexicon import DROP_SUBGROUPS
-from .vocabulary import Concept, Vocabulary, words_of
+from .lexicon import DROP_SUBGROUPS, RENAMED
+from .vocabulary import Concept, Vocabulary, squeeze, words_of
 
 __all__ = ["SETS", "Drawing", "EmojiSet", "read_iconify", "read_webp"]
 
@@ -56,9 +56,6 @@ _TEXT = re.compile(
     r"|black-large-circle-letter|mahjong.*|m?regional.*)"
 )
 _FAMILY = re.compile(r"^(?:family|couplekiss|kiss|couple)(?:-with-heart)?-(?:man|woman|person|adult|boy|girl|one|two)")
-_FX_TEXT = frozenset(
-    {"flag", "regional", "indicator", "latin", "letter", "digit", "silhouette", "capital", "ideograph"}
-)
 _KEEP_FLAGS = {
     "chequered flag",
     "triangular flag",
@@ -98,7 +95,7 @@ def _refused(name: str, concept: Concept | None, present: frozenset[str]) -> str
         return None
     if name.startswith("flag"):
         return "letter, digit or country flag"
-    if _TEXT.match(name):
+    if _TEXT.match(name) or re.search(r"(?:^\d|symbol|flag|sign)$", name):
         return "letter, digit or country flag"
     return None
 
@@ -117,6 +114,7 @@ def read_iconify(path: Path, emoji_set: EmojiSet, vocabulary: Vocabulary, droppe
             if alias in codes:
                 codes.setdefault(row["parent"], codes[alias])
     present = frozenset(icons)
+    renamed = {squeeze(name): label for name, label in RENAMED.items()}
     for name, row in icons.items():
         plain = re.sub(r"-\d$", "", name) if emoji_set.style == "streamline" else name
         aliases = others.get(name, [])
@@ -135,12 +133,11 @@ def read_iconify(path: Path, emoji_set: EmojiSet, vocabulary: Vocabulary, droppe
             '<svg xmlns="http://www.w3.org/2000/svg" xmlns:xlink="http://www.w3.org/1999/xlink" '
             f'viewBox="{left} {top} {width} {height}" width="{width}" height="{height}">{row["body"]}</svg>'
         )
+        if concept is None and (label := renamed.get(squeeze(plain))):
+            concept, plain, aliases = vocabulary.by_name(label), label, []
         if concept is None and emoji_set.style == "fx":
-            parts = vocabulary.split(plain)
-            if parts is None or len(parts) > 4 or _FX_TEXT.intersection(parts):
-                dropped["no name known"] += 1
-                continue
-            plain = " ".join(parts)
+            dropped["no name known"] += 1  # its names have no spaces and cannot be read
+            continue
         names = (plain, *(alias for alias in aliases if not _TONE.search(alias)))
         if emoji_set.style == "fx" and concept is not None:
             names = (concept.label,)

@@ -17,9 +17,6 @@ __all__ = ["Concept", "Vocabulary", "load_vocabulary", "squeeze", "words_of"]
 
 _DIALECTS = ("cldr", "emojibase", "github", "iamcal", "joypixels", "emojibase-legacy")
 
-_SHORT = frozenset({"of", "on", "in", "at", "to", "up", "no", "tv"})
-
-
 @dataclass(frozen=True)
 class Concept:
     """One emoji, whatever set draws it.
@@ -59,20 +56,6 @@ class Vocabulary:
             if candidate in self.codes:
                 return self.concepts[self.codes[candidate]]
         return None
-
-    def split(self, run_together: str) -> list[str] | None:
-        """The known words, as few as possible, that a run-together name is made of: "chilipepper" -> ["chili", "pepper"]; None where it is not."""
-        best: list[list[str] | None] = [[]]
-        for end in range(1, len(run_together) + 1):
-            found: list[str] | None = None
-            for start in range(max(0, end - 20), end):
-                before, word = best[start], run_together[start:end]
-                if before is None or word not in self.words or (len(word) < 3 and word not in _SHORT):
-                    continue
-                if found is None or len(before) + 1 < len(found):
-                    found = [*before, word]
-            best.append(found)
-        return best[-1]
 
 
 def plain_code(code: str) -> str:

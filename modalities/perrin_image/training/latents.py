@@ -39,7 +39,7 @@ def encode_pictures(
         count = len(pictures.records)
         made: Latents | None = None
         for begin in range(0, count, 128):
-            x = to_tensor(np.ascontiguousarray(pictures.pixels[begin : begin + 128]))
+            x = to_tensor(np.array(pictures.pixels[begin : begin + 128]))
             z = torch.stack([network.encode(x), network.encode(x.flip(-1))], dim=1).half().numpy()
             made = np.empty((count, *z.shape[1:]), np.float16) if made is None else made
             made[begin : begin + 128] = z

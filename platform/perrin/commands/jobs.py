@@ -31,7 +31,7 @@ def jobs(
     state: Annotated[str | None, typer.Option(help="Only jobs in this state.", metavar="STATE")] = None,
     modality: Annotated[str | None, typer.Option(help="Only jobs of this modality.", metavar="NAME")] = None,
     search: Annotated[str | None, typer.Option(help="Only jobs with these words in prompt or label.")] = None,
-    limit: Annotated[int, typer.Option(min=1, max=1000, help="At most this many.")] = 20,
+    limit: Annotated[int, typer.Option(min=1, max=200, help="At most this many.")] = 20,
     as_json: Json = False,
 ) -> None:
     """List jobs, newest first."""

@@ -84,7 +84,7 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             seen += stage.batch
             ema.update(accelerator.unwrap_model(prepared), step)
             if step % 20 == 0 or step == last:
-                value = float(loss)
+                value = float(loss.detach())
                 if not np.isfinite(value):
                     raise SamplingError(f"step {step}: the loss is {value}; lower learning_rate and run again")
                 rate, seen, tick = seen / (time.monotonic() - tick), 0, time.monotonic()

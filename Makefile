@@ -1,0 +1,59 @@
+# make demo   everything from nothing, one job of every modality, results in demo/
+# make test   every test
+# make up     the platform and its dashboard; make down stops it
+# make check  lint, types, layers       make bench  benchmarks       make docs  generated pages
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test up down check format bench docs gallery clean
+
+help:
+	@sed -n 's/^# //p' $(MAKEFILE_LIST)
+
+$(STAMP): pyproject.toml deploy/constraints.txt
+	@$(PYTHON) deploy/check_machine.py
+	@[ -x $(BIN)/python ] || $(PYTHON) -m venv $(VENV)
+	@echo "Installing into $(VENV): about 6 GB, a few minutes the first time."
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint deploy/constraints.txt \
+		--group dev --editable '.[all]'
+	@touch $(STAMP)
+
+demo: $(STAMP)
+	@$(BIN)/python examples/demo.py demo
+
+test: $(STAMP)
+	@$(BIN)/python -m pytest
+
+up: $(STAMP)
+	@$(BIN)/perrin up
+
+down: $(STAMP)
+	@$(BIN)/perrin down
+
+check: $(STAMP)
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(BIN)/python docs/generate.py --check
+
+format: $(STAMP)
+	@$(BIN)/ruff check --fix .
+	@$(BIN)/ruff format .
+
+bench: $(STAMP)
+	@for file in benchmarks/*/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+docs: $(STAMP)
+	@$(BIN)/python docs/generate.py
+
+gallery: $(STAMP)
+	@$(BIN)/python docs/gallery.py
+
+clean:
+	rm -rf $(VENV) demo dist build
