@@ -1,4 +1,5 @@
-"""The image modality's training data: captioned pictures from packages of permissive licence, prepared into one memory-mapped pack."""
+"""The image modality's training data: captioned pictures from packages of permissive licence, prepared into one
+memory-mapped pack."""
 
 from __future__ import annotations
 

@@ -1,6 +1,7 @@
 """Captions are true of the picture, lower case, best first, two to eight of them.
 
-A caption with a colour word is written only for a picture measured to have that colour; a recoloured picture has no other kind.
+A caption with a colour word is written only for a picture measured to have that colour; a recoloured picture has no
+other kind.
 """
 
 from __future__ import annotations
@@ -9,7 +10,8 @@ import re
 from collections.abc import Iterable, Sequence
 
 from .colours import COLOURS
-from .lexicon import HEADLESS, HEADS, KINDS, MASS, NEVER, PICTOGRAM_NAMES, SYNONYMS, THINGS
+from .lexicon import HEADLESS, HEADS, KINDS, MASS, NEVER, PICTOGRAM_NAMES, THINGS, word_set
+from .synonyms import SYNONYMS
 from .vocabulary import Concept, Vocabulary, words_of
 
 __all__ = [
@@ -24,22 +26,7 @@ __all__ = [
 ]
 
 MOST = 8
-_COLOUR_NAMES = frozenset(
-    {
-        *COLOURS,
-        "grey",
-        "violet",
-        "golden",
-        "silver",
-        "gold",
-        "crimson",
-        "teal",
-        "cyan",
-        "magenta",
-        "colourful",
-        "colorful",
-    }
-)
+_COLOUR_NAMES = word_set("grey violet golden silver gold crimson teal cyan magenta colourful colorful") | set(COLOURS)
 
 _PLURALS = frozenset({"men", "women", "people", "children", "feet", "mice", "teeth", "beans", "hands"})
 _UNCOLOURED = re.compile(r"^no |^(?:wo)?men's |\bplace medal|behind|^clock showing| at ")
@@ -69,18 +56,18 @@ def clean(text: str) -> str:
 
 
 def article(name: str) -> str:
-    """The name with its article: "a rocket", "an owl"; unchanged where it takes none (plural, mass noun, several parts)."""
+    """The name with its article: "a rocket", "an owl"; unchanged where it takes none (plural, mass noun, several
+    parts)."""
     words = name.split()
     head = re.split(r" (?:with|in|on|of|without|from|and|showing) ", name)[0].split()
     if (
         not words
         or "," in name
-        or re.search(r"o'clock|thirty", name)
         or words[0] in {"a", "an", "the", "two", "three"}
         or head[-1] in MASS
     ):
         return name
-    if head[-1] in _PLURALS or head[-1].endswith("s") and not head[-1].endswith(("ss", "us", "bus", "cactus")):
+    if head[-1] in _PLURALS or (head[-1].endswith("s") and not head[-1].endswith(("ss", "us"))):
         return name
     an = words[0][0] in "aeiou" and not words[0].startswith(("uni", "one", "eu", "us", "ute", "uk"))
     return f"{'an' if an or words[0] in {'hour', 'hourglass'} else 'a'} {name}"
@@ -106,15 +93,26 @@ def _unique(captions: Iterable[str]) -> list[str]:
 
 
 def _fits_colour(name: str, colour: str | None, label: str) -> bool:
-    found = [word for word in colour_words_in(name)]
     known = colour_words_in(label)
-    return all(word == colour or word in known for word in found)
+    return all(word == colour or word in known for word in colour_words_in(name))
+
+
+def _as_seen(label: str, colour: str | None) -> str:
+    """The label with its colour word replaced where another colour was measured: a "red car" that is drawn blue."""
+    said = colour_words_in(label)
+    if not said or colour is None or colour in said or frozenset((said[0], colour)) in _NEAR:
+        return label
+    return " ".join(colour if word == said[0] else word for word in label.split())
 
 
 def _heads(concept: Concept) -> list[str]:
     """Shorter true names: "dog face" -> "dog", "alarm clock" -> "clock" where the short name is itself a keyword."""
     words = concept.label.split()
-    if len(words) < 2 or concept.label in HEADLESS or re.search(r"[,:]| (?:with|in|on|of|without|and|behind) ", concept.label):
+    if (
+        len(words) < 2
+        or concept.label in HEADLESS
+        or re.search(r"[,:]| (?:with|in|on|of|without|and|behind) ", concept.label)
+    ):
         return []
     if words[-1] == "face" and concept.kind == "animals-nature":
         return [" ".join(words[:-1])]
@@ -142,13 +140,13 @@ def captions_for(
         base, candidates = own[0], [own[0], article(own[0]), *own[1:]]
     else:
         base = concept.label
-        if wrong := [
+        if colour and (wrong := [
             word
             for word in colour_words_in(base)[:1]
             if colour and word != colour and frozenset((word, colour)) not in _NEAR
         ]:
             base = " ".join(colour if word == wrong[0] else word for word in base.split())
-        synonyms = [name for name in SYNONYMS.get(base, ()) if _fits_colour(name, colour, base)]
+        synonyms = [name for name in SYNONYMS.get(concept.label, ()) if _fits_colour(name, colour, base)]
         trusted = [
             name
             for name in (*own, *concept.names)
@@ -167,8 +165,11 @@ def captions_for(
             *synonyms[2:],
         ]
     captions = _unique(candidates)[: MOST - 2]
-    if colour is not None and not colour_words_in(base) and not _UNCOLOURED.search(base) and (
-        concept is None or concept.kind != "people-body"
+    if (
+        colour is not None
+        and not colour_words_in(base)
+        and not _UNCOLOURED.search(base)
+        and (concept is None or concept.kind != "people-body")
     ):
         short = next(iter(_heads(concept)), base) if concept is not None else base
         if "," not in short and len(short.split()) <= 4 and not short.startswith(("a ", "an ", "the ")):
@@ -210,7 +211,8 @@ def recoloured_captions(names: Sequence[str], colour: str) -> list[str]:
 
 
 def mirror_ok(captions: Sequence[str], concept: Concept | None) -> bool:
-    """Whether the mirror image is as true of its captions: not for sides, arrows, letters, digits, clocks, flags and signs."""
+    """Whether the mirror image is as true of its captions: not for sides, arrows, letters, digits, clocks, flags and
+    signs."""
     if concept is not None and (
         concept.kind == "flags" or (concept.kind == "symbols" and concept.subkind != "geometric")
     ):

@@ -1,7 +1,7 @@
 """The usable part of the Open Clip Art Library: pictures of things, under a title a person would type.
 
-Most of its 8,121 files are icon themes, generated stars, maps, flags and cards; folders are chosen by hand, titles must be made of known words,
-and the drawing must be compact, visible and not too busy.
+Most of its 8,121 files are icon themes, generated stars, maps, flags and cards; folders are chosen by hand, titles
+must be made of known words, and the drawing must be compact, visible and not too busy.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from .clipart_words import ENGLISH, MISLEADING, REJECTED, TRANSLATIONS
 from .colours import COLOURS, to_oklch
-from .lexicon import NEVER
+from .lexicon import NEVER, word_set
 from .sets import Drawing, EmojiSet
 from .vocabulary import Vocabulary, squeeze, words_of
 
@@ -53,13 +53,19 @@ _COPIED_TITLE = re.compile(r"cliparts?\b|^sallite$|etiquette icons|^icon$|^peopl
 _AUTHOR = re.compile(
     r"_(?:architett?o?|archit?|arc|ganson|linda|nicu|jean|gerald|benji|matthew|anton|patricia|frances?c?o?|olivier)(?:_|$).*"
 )
-_NOISE = frozenset(
-    """the by simple icon icons part collection theme drawn hand illustration drawing image picture contour sketch outline silhouette basic
-    pattern new final version colored coloured color colour cartoon stylized stylised stilizzata vector little small large another example
-    generic various lightly shaded con col e su in da del della nella and""".split()
+_NOISE = word_set(
+    """
+    the by simple icon icons part collection theme drawn hand illustration drawing image picture contour sketch
+    outline silhouette basic pattern new final version colored coloured color colour cartoon stylized stylised
+    stilizzata vector little small large another example generic various lightly shaded con col e su in da del
+    della nella and
+    """
 )
-_REFUSE = frozenset(
-    "map maps logo flag flags border frame banner stick text font template pantyhose gift-certificate diagram blueprint".split()
+_REFUSE = word_set(
+    """
+    map maps logo flag flags border frame banner stick text font template pantyhose gift-certificate diagram
+    blueprint
+    """
 )
 
 
@@ -127,7 +133,9 @@ def read_clipart(root: Path, clip_set: EmojiSet, vocabulary: Vocabulary, dropped
             dropped["no meaningful title"] += 1
             continue
         concept = vocabulary.by_name(name)
-        if concept is not None and (concept.kind not in _KINDS or squeeze(concept.label.removesuffix(" face")) != squeeze(name)):
+        if concept is not None and (
+            concept.kind not in _KINDS or squeeze(concept.label.removesuffix(" face")) != squeeze(name)
+        ):
             concept = None
         yield Drawing(f"clipart/{folder}/{path.stem}", clip_set, (name,), concept, svg=svg)
 

@@ -1,4 +1,5 @@
-"""The colour word of a picture: pixels are named in OKLCh, and a word is given where it covers enough of the coloured area.
+"""The colour word of a picture: pixels are named in OKLCh, and a word is given where it covers enough of the coloured
+area.
 
 OKLab (Björn Ottosson, "A perceptual color space for image processing", 2020): LMS = M1 rgb, lab = M2 cbrt(LMS);
 L in 0..1, C = |(a, b)|, h = atan2(b, a) in degrees.
@@ -52,7 +53,8 @@ def _linear(lch: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def from_oklch(lch: Floats) -> NDArray[np.uint8]:
-    """OKLCh [..., 3] -> sRGB uint8 [..., 3]; colours outside sRGB lose chroma (by bisection), never hue or lightness."""
+    """OKLCh [..., 3] -> sRGB uint8 [..., 3]; colours outside sRGB lose chroma (by bisection), never hue or
+    lightness."""
     wanted = lch.astype(np.float64)
     wanted[..., 0] = wanted[..., 0].clip(0, 1)
     low, high = np.zeros(wanted.shape[:-1]), np.ones(wanted.shape[:-1])
@@ -66,7 +68,8 @@ def from_oklch(lch: Floats) -> NDArray[np.uint8]:
     trial[..., 1] = wanted[..., 1] * low
     linear = _linear(trial).clip(0, 1)
     srgb = np.where(linear <= 0.0031308, linear * 12.92, 1.055 * linear ** (1 / 2.4) - 0.055)
-    return np.rint(srgb.clip(0, 1) * 255).astype(np.uint8)
+    result: NDArray[np.uint8] = np.rint(srgb.clip(0, 1) * 255).astype(np.uint8)
+    return result
 
 
 def pixel_words(lch: Floats) -> NDArray[np.int8]:
@@ -82,7 +85,7 @@ def pixel_words(lch: Floats) -> NDArray[np.int8]:
     lavender = (
         (hue >= 262) & (hue < 330) & (chroma < np.where(light > 0.75, 0.072, np.where(light < 0.45, 0.085, 0.055)))
     )
-    slate = (hue >= 195) & (hue < 262) & (chroma < 0.06) & (light < 0.6)
+    slate = (hue >= 195) & (hue < 262) & (chroma < 0.065) & (light < 0.75)
     strong &= ~(lavender | slate)
     put("red", strong & ((hue >= 8) & (hue < 43)) & (light <= 0.70))
     put("pink", strong & ((hue >= 325) | (hue < 8)) & (light > 0.5))
@@ -113,7 +116,8 @@ def shares(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
         pixels: uint8 [H, W, 4] straight alpha.
 
     Returns:
-        Areas [len(COLOURS) + 1] as shares of the opaque area (the last is "no word"), and the share that has a hue at all.
+        Areas [len(COLOURS) + 1] as shares of the opaque area (the last is "no word"), and the share that has a hue at
+        all.
     """
     opaque = pixels[..., 3] >= 128
     if not opaque.any():
@@ -128,8 +132,8 @@ def shares(pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float64], float]:
 def dominant_colour(pixels: NDArray[np.uint8], least: float = 0.55) -> str | None:
     """The word covering at least `least` of the coloured area of uint8 [H, W, 4], else None.
 
-    Outlines and highlights have no hue, so the hues are measured among the pixels that have one, where those are a third of the picture
-    or more; black, white and gray need three quarters of the whole.
+    Outlines and highlights have no hue, so the hues are measured among the pixels that have one, where those are a
+    third of the picture or more; black, white and gray need most of the whole.
     """
     area, coloured = shares(pixels)
     if coloured >= 0.34:

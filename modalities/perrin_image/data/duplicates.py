@@ -1,6 +1,7 @@
 """Two pictures are the same to the eye where their 16x16 thumbnails differ by little everywhere.
 
-The thumbnail (premultiplied colour and alpha) serves as perceptual hash; unlike a hash of lightness alone it tells a red circle from a blue one.
+The thumbnail (premultiplied colour and alpha) serves as perceptual hash; unlike a hash of lightness alone it tells a
+red circle from a blue one.
 """
 
 from __future__ import annotations
@@ -26,7 +27,8 @@ def thumbnails(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
 
 
 def first_of_each(pictures: NDArray[np.uint8]) -> tuple[list[int], dict[int, list[int]]]:
-    """Indices of uint8 [N, 64, 64, 4] that are not duplicates of an earlier one, and for each of them its duplicates."""
+    """Indices of uint8 [N, 64, 64, 4] that are not duplicates of an earlier one, and for each of them its
+    duplicates."""
     thumbs = thumbnails(pictures)
     square = (thumbs**2).sum(1)
     firsts: list[int] = []

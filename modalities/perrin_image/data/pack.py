@@ -1,4 +1,5 @@
-"""A data pack: pictures.npy, records.jsonl, report.json and report.txt in one folder, complete once report.json is there.
+"""A data pack: pictures.npy, records.jsonl, report.json and report.txt in one folder, complete once report.json is
+there.
 
 `pictures[i]` belongs to line i of the records; both are only ever written as a whole.
 """
@@ -6,7 +7,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -74,14 +74,14 @@ def write_pack(
     lines = "".join(json.dumps(asdict(record)) + "\n" for record in records)
     with (folder / "pictures.npy.part").open("wb") as file:
         np.save(file, pictures)
-    os.replace(folder / "pictures.npy.part", folder / "pictures.npy")
+    (folder / "pictures.npy.part").replace(folder / "pictures.npy")
     for name, content in (
         ("records.jsonl", lines),
         ("report.txt", text),
         ("report.json", json.dumps(report, indent=1) + "\n"),
     ):
         (folder / f"{name}.part").write_text(content)
-        os.replace(folder / f"{name}.part", folder / name)
+        (folder / f"{name}.part").replace(folder / name)
     return folder
 
 

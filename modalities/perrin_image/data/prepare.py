@@ -1,13 +1,13 @@
 """From five pinned packages to one data pack: fetch, read, render, drop duplicates, caption, recolour, weigh, write.
 
-Each style's renderings are kept in the cache, so an interrupted run goes on where it stopped. Every random choice is seeded by the picture's id.
+Each style's renderings are kept in the cache, so an interrupted run goes on where it stopped. Every random choice is
+seeded by the picture's id.
 """
 
 from __future__ import annotations
 
 import hashlib
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -170,7 +170,7 @@ def _render_all(
     cache.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(".part.npz")
     np.savez_compressed(part, pictures=pictures, faults=np.array(faults, dtype=str))
-    os.replace(part, path)
+    part.replace(path)
     return pictures, faults
 
 
@@ -245,7 +245,8 @@ def _text(report: dict[str, Any]) -> str:
     lines = [f"{report['pictures']} pictures of {report['concepts']} concepts", ""]
     for style, row in report["styles"].items():
         lines.append(
-            f"{style} ({row['set']}, {row['licence']}): {row['read']} read, {row['kept']} kept, {row['recoloured']} recoloured"
+            f"{style} ({row['set']}, {row['licence']}): {row['read']} read, {row['kept']} kept, "
+            f"{row['recoloured']} recoloured"
         )
         lines += [f"  dropped {count}: {reason}" for reason, count in row["dropped"].items() if count]
     lines += ["", "by licence:", *(f"  {licence}: {count}" for licence, count in report["licences"].items())]

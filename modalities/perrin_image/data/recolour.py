@@ -1,8 +1,9 @@
 """Give a picture another colour: the pixels of its main colour move to the target in OKLCh, everything else stays.
 
-A pixel belongs to the main colour with weight w in 0..1: for a hue, by the distance of h from the mean hue h0; for white and gray, by its lack
-of chroma. With means L0, C0 before and L1, C1 after:
-L' = L + w (L1 + k (L - L0) - L), C' = C + w (C C1 / C0 - C), h' = h1 + 0.35 (h - h0). Shading survives because only its mean moves.
+A pixel belongs to the main colour with weight w in 0..1: for a hue, by the distance of h from the mean hue h0; for
+white and gray, by its lack of chroma. With means L0, C0 before and L1, C1 after:
+L' = L + w (L1 + k (L - L0) - L), C' = C + w (C C1 / C0 - C), h' = h1 + 0.35 (h - h0). Shading survives because only
+its mean moves.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ _LIGHT_NEUTRALS = (COLOURS.index("white"), COLOURS.index("gray"))
 
 @dataclass(frozen=True)
 class Target:
-    """Where a colour word lies: hue in degrees, the range the mean lightness is moved into, the wanted mean chroma, the most contrast (the
-    standard deviation of L) it bears without turning into another word."""
+    """Where a colour word lies: hue in degrees, the range the mean lightness is moved into, the wanted mean chroma,
+    the most contrast (the standard deviation of L) it bears without turning into another word."""
 
     hue: float
     lightness: tuple[float, float]
@@ -49,8 +50,9 @@ TARGETS = {
 def body_colour(pixels: NDArray[np.uint8], least: float = 0.40) -> str | None:
     """The word whose change changes the picture uint8 [H, W, 4], or None.
 
-    A hue word covers `least` of the coloured area, a quarter of the whole, twice what the next hue covers, and no less than white and gray
-    do. Or it is "white" or "gray": together they cover nearly half of the picture, and no hue comes near.
+    A hue word covers `least` of the coloured area, a quarter of the whole, twice what the next hue covers, and no
+    less than white and gray do. Or it is "white" or "gray": together they cover nearly half of the picture, and no
+    hue comes near.
     """
     area, coloured = shares(pixels)
     hues = area[: len(HUES)]
@@ -87,7 +89,8 @@ def recolour(pixels: NDArray[np.uint8], source: str, target: str) -> NDArray[np.
         target: key of TARGETS.
 
     Returns:
-        uint8 [H, W, 4] with the same alpha, or None where the result does not measure as `target` or keeps too much of `source`.
+        uint8 [H, W, 4] with the same alpha, or None where the result does not measure as `target` or keeps too much
+        of `source`.
     """
     lch = to_oklch(pixels[..., :3])
     opaque = pixels[..., 3] >= 128

@@ -1,6 +1,7 @@
 """A picture is drawn at 256, cropped to what is visible, and fitted into 64x64 with a margin of 2.
 
-Downsampling is Lanczos on premultiplied alpha, so no dark or light fringe appears at an edge; the stored array is straight alpha again.
+Downsampling is Lanczos on premultiplied alpha, so no dark or light fringe appears at an edge; the stored array is
+straight alpha again.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def render_svg(svg: str, *, smallest_share: float = 0.0) -> Pixels:
 
     Args:
         svg: a whole document, with a viewBox or width and height.
-        smallest_share: content smaller than this share of the canvas keeps its relative size instead of being blown up to the full square.
+        smallest_share: content smaller than this share of the canvas keeps its relative size instead of being blown
+            up to the full square.
 
     Returns:
         uint8 [64, 64, 4], straight alpha.
@@ -58,7 +60,8 @@ def _draw(resvg_py: object, svg: str, width: int) -> Pixels:
 
 
 def render_image(data: bytes) -> Pixels:
-    """Decode a PNG or WebP with alpha and fit it as `render_svg` does: uint8 [64, 64, 4]. Raises InvalidInput where it is unreadable."""
+    """Decode a PNG or WebP with alpha and fit it as `render_svg` does: uint8 [64, 64, 4]. Raises InvalidInput where
+    it is unreadable."""
     try:
         image = Image.open(io.BytesIO(data)).convert("RGBA")
     except OSError as error:
@@ -67,7 +70,8 @@ def render_image(data: bytes) -> Pixels:
 
 
 def visible_box(pixels: Pixels) -> tuple[int, int, int, int]:
-    """Left, top, right, bottom (exclusive) of the pixels with visible alpha. Raises InvalidInput where there are none."""
+    """Left, top, right, bottom (exclusive) of the pixels with visible alpha. Raises InvalidInput where there are
+    none."""
     seen = pixels[..., 3] > _ALPHA_VISIBLE
     columns, rows = np.flatnonzero(seen.any(0)), np.flatnonzero(seen.any(1))
     if len(columns) == 0:
@@ -77,13 +81,14 @@ def visible_box(pixels: Pixels) -> tuple[int, int, int, int]:
 
 def premultiplied(pixels: Pixels) -> NDArray[np.float32]:
     """Float32 [..., 4] in 0..1, colour multiplied by alpha."""
-    values = pixels.astype(np.float32) / 255
+    values: NDArray[np.float32] = pixels.astype(np.float32) / np.float32(255)
     values[..., :3] *= values[..., 3:]
     return values
 
 
 def fit(pixels: Pixels, *, smallest_share: float = 0.0) -> Pixels:
-    """Crop to the visible box, scale it into SIZE - 2 MARGIN, centre it: [H, W, 4] -> [64, 64, 4], both uint8 straight alpha."""
+    """Crop to the visible box, scale it into SIZE - 2 MARGIN, centre it: [H, W, 4] -> [64, 64, 4], both uint8
+    straight alpha."""
     left, top, right, bottom = visible_box(pixels)
     values = premultiplied(pixels[top:bottom, left:right])
     height, width = values.shape[:2]
@@ -101,4 +106,5 @@ def fit(pixels: Pixels, *, smallest_share: float = 0.0) -> Pixels:
     canvas[y : y + size[1], x : x + size[0]] = small
     alpha = canvas[..., 3:].clip(0, 1)
     colour = np.divide(canvas[..., :3], alpha, out=np.zeros_like(canvas[..., :3]), where=alpha > 1 / 512)
-    return np.rint(np.concatenate([colour.clip(0, 1), alpha], axis=-1) * 255).astype(np.uint8)
+    result: Pixels = np.rint(np.concatenate([colour.clip(0, 1), alpha], axis=-1) * 255).astype(np.uint8)
+    return result

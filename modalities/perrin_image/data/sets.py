@@ -1,6 +1,7 @@
 """What the emoji packages hold, as drawings still to be rendered.
 
-An entry keeps its set's own name; skin tones, letters, country flags and families of many people are left out here, with the reason counted.
+An entry keeps its set's own name; skin tones, letters, country flags and families of many people are left out here,
+with the reason counted.
 """
 
 from __future__ import annotations
@@ -12,7 +13,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from .lexicon import DROP_SUBGROUPS, RENAMED
+from .lexicon import DROP_SUBGROUPS
+from .synonyms import RENAMED
 from .vocabulary import Concept, Vocabulary, squeeze, words_of
 
 __all__ = ["SETS", "Drawing", "EmojiSet", "read_iconify", "read_webp"]
@@ -20,7 +22,8 @@ __all__ = ["SETS", "Drawing", "EmojiSet", "read_iconify", "read_webp"]
 
 @dataclass(frozen=True)
 class EmojiSet:
-    """One style: the set's name in its package, the word captions use for it, its licence and author, its share of the sampling mass."""
+    """One style: the set's name in its package, the word captions use for it, its licence and author, its share of
+    the sampling mass."""
 
     name: str
     style: str
@@ -69,7 +72,8 @@ _KEEP_FLAGS = {
 
 @dataclass(frozen=True)
 class Drawing:
-    """One picture to be: `svg` text or the `file` of a raster image, what its set calls it, and the emoji it is (None: unknown)."""
+    """One picture to be: `svg` text or the `file` of a raster image, what its set calls it, and the emoji it is
+    (None: unknown)."""
 
     id: str
     set: EmojiSet

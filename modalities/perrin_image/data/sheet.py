@@ -1,4 +1,5 @@
-"""A contact sheet: pictures of a pack over white, each above its first captions, for the eye to check what the numbers cannot."""
+"""A contact sheet: pictures of a pack over white, each above its first captions, for the eye to check what the
+numbers cannot."""
 
 from __future__ import annotations
 

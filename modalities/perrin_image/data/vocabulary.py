@@ -1,7 +1,8 @@
 """Every name an emoji goes by leads to one concept: name -> code point -> CLDR label.
 
-The sets name the same picture differently ("automobile", "red-car", "redcar"). All names known for a code point (CLDR label, six short-code
-dialects, emojilib, the Unicode character name) are squeezed to their letters and digits and looked up in one table.
+The sets name the same picture differently ("automobile", "red-car", "redcar"). All names known for a code point (CLDR
+label, six short-code dialects, emojilib, the Unicode character name) are squeezed to their letters and digits and
+looked up in one table.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 __all__ = ["Concept", "Vocabulary", "load_vocabulary", "squeeze", "words_of"]
 
 _DIALECTS = ("cldr", "emojibase", "github", "iamcal", "joypixels", "emojibase-legacy")
+
 
 @dataclass(frozen=True)
 class Concept:

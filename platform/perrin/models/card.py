@@ -95,7 +95,10 @@ def read_card(folder: Path) -> ModelCard:
 
 def write_card(card: ModelCard, folder: Path) -> ModelCard:
     """Write ``card`` into ``folder``, with the present hash of every safetensors file there."""
-    files = {path.name: file_hash(path) for path in sorted(folder.glob("*.safetensors"))}
+    weights = sorted(folder.glob("*.safetensors"))
+    for path in weights:
+        path.chmod(0o644)  # safetensors writes for the owner alone
+    files = {path.name: file_hash(path) for path in weights}
     card = card.model_copy(update={"files": files, "folder": folder})
     text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
     temporary = folder / (CARD + ".part")
