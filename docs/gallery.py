@@ -44,8 +44,8 @@ def main() -> None:
     lines = [
         "# Gallery",
         "",
-        "Made by `make gallery`. Nothing is picked: one picture a prompt, seed "
-        f"{seed}, the defaults of `{card.name}` ({d['sampler']}, {d['steps']} steps, guidance {d['guidance']}, style {d['style']}),",
+        f"Made by `make gallery`. Nothing is picked: one picture a prompt, seed {seed}, the defaults of `{card.name}`",
+        f"({d['sampler']}, {d['steps']} steps, guidance {d['guidance']}, style {d['style']}),",
         "the 64 prompts that were committed before training "
         "([prompts-64.yaml](../modalities/perrin_image/recipes/prompts-64.yaml)).",
         f"Model {card.sha256[:16]}.",
@@ -84,7 +84,9 @@ def _sheet(pictures: list[Image.Image], labels: list[str] | tuple[str, ...]) -> 
     return sheet
 
 
-def _wrap(draw: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int) -> list[str]:
+def _wrap(
+    draw: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
+) -> list[str]:
     lines = [""]
     for word in label.split():
         wider = f"{lines[-1]} {word}".strip()

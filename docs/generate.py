@@ -1,7 +1,7 @@
 """Writes docs/reference.md: every command's help, every modality's parameters, every setting, every HTTP path.
 
-    python docs/generate.py           write it
-    python docs/generate.py --check   fail if it is not what would be written
+python docs/generate.py           write it
+python docs/generate.py --check   fail if it is not what would be written
 """
 
 from __future__ import annotations
@@ -72,7 +72,8 @@ def _settings() -> Iterator[str]:
 
     yield "\n## Settings\n\nEnvironment variables.\n\n| variable | default | |\n|---|---|---|"
     for name, field in Settings.model_fields.items():
-        default = "`~/.local/share/perrin`" if name == "home" else f"`{field.default}`" if field.default not in (None, "") else ""
+        default = f"`{field.default}`" if field.default not in (None, "") else ""
+        default = "`~/.local/share/perrin`" if name == "home" else default
         yield f"| `PERRIN_{name.upper()}` | {default} | {field.description} |"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from perrin import diffusion as d
 from perrin.diffusion import Run
-from perrin.errors import Degenerate, ModelError
+from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.modality import Format
 from perrin.models import ModelCard
 from perrin.models.weights import load_network
@@ -49,7 +49,8 @@ class ImageRuntime:
             ModelError: the model is not a latent text-to-image model of this kind, or its files are broken.
         """
         if not {"autoencoder", "transformer"} <= card.architecture.keys():
-            raise ModelError(f"model {card.name}: wanted an autoencoder and a transformer, got {list(card.architecture)}")
+            got = ", ".join(card.architecture)
+            raise ModelError(f"model {card.name}: wanted an autoencoder and a transformer, got {got}")
         text_encoder(device)
         codec = cast(Autoencoder, load_network(card, "autoencoder", device))
         return cls(card, device, codec, load_network(card, "transformer", device))
@@ -60,8 +61,8 @@ class ImageRuntime:
         The latent grid follows the picture's size; item i has seed + i.
         """
         p = parameters
-        assert p.seed is not None and p.steps is not None and p.size is not None  # resolved
-        assert p.sampler is not None and p.guidance is not None
+        if p.seed is None or p.steps is None or p.size is None or p.sampler is None or p.guidance is None:
+            raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         styles = self.card.conditioners.get("style", [])
         label = torch.tensor([styles.index(p.style) if p.style in styles else len(styles)], device=self.device)
         text = text_encoder(self.device)([p.prompt, p.negative])

@@ -1,4 +1,4 @@
-"""The wheel, not only the editable install, works in an empty environment: alone, and with the extras' packages beside it."""
+"""The wheel, not only the editable install, works: alone in an empty environment, and with the extras' packages."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
 
 
 def test_base_alone(wheel: Path, tmp_path: Path) -> None:
-    """An empty environment with the base dependencies only: the SDK and the command line, and a clear word on the rest."""
+    """An empty environment with the base dependencies only: SDK, command line, and a clear word on the rest."""
     venv.create(tmp_path / "env", with_pip=True)
     python = tmp_path / "env" / "bin" / "python"
     constraints = ROOT / "deploy" / "constraints.txt"

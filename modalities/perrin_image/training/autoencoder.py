@@ -35,7 +35,7 @@ class AutoencoderTask:
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
         self.options = dict(options)
         torch.manual_seed(0)
-        self.network: nn.Module = Autoencoder(**self.options.get("network", {})).to(memory_format=torch.channels_last)
+        self.network: nn.Module = Autoencoder(**self.options.get("network", {}))
         self._folder = folders["data"] / "image"
 
     def prepare(self, progress: Progress) -> None:

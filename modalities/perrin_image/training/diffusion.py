@@ -1,6 +1,7 @@
 r"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
 
-.. math:: L = \mathbb E\,\|F(x_t, t, c) - (\varepsilon - x_0)\|^2, \qquad t = \mathrm{sigmoid}(n),\ n \sim \mathcal N(0, 1)
+.. math::
+    L = \mathbb E\,\|F(x_t, t, c) - (\varepsilon - x_0)\|^2, \qquad t = \mathrm{sigmoid}(n),\ n \sim \mathcal N(0, 1)
 
 References:
     Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1 (logit-normal times);
@@ -26,9 +27,9 @@ from perrin.nn.text import text_encoder
 from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
-from perrin_image.training.latents import Captions, Latents, encode_captions, encode_pictures
+from perrin_image.training.latents import LENGTH, Captions, Latents, encode_captions, encode_pictures
 
-__all__ = ["DiffusionTask", "STYLES"]
+__all__ = ["STYLES", "DiffusionTask"]
 
 STYLES = ("noto", "fluent", "3d", "twemoji", "flat", "emojione", "blob", "fx", "streamline", "clipart")
 """Drawing styles, in the order of the network's labels; the label after the last stands for any."""

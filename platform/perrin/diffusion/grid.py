@@ -4,7 +4,8 @@ A `Grid` of N steps holds N times t_0 > t_1 > ... > t_{N-1}, and N + 1 points (a
 end, which is clean (1, 0). Spacings are chosen in time, in log-SNR, or in the noise-to-signal ratio sigma / alpha.
 
 References:
-    Karras et al. (2022), eq. 5; Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023), table 2;
+    Karras et al. (2022), eq. 5;
+    Lin et al., Common Diffusion Noise Schedules and Sample Steps are Flawed (2023), table 2;
     Esser et al., Scaling Rectified Flow Transformers (2024), eq. 23.
 """
 
@@ -126,7 +127,7 @@ def _at(process: Process, values: Array) -> Grid:
 
 
 def shifted(process: Process, steps: int, shift: float = 3.0) -> Grid:
-    """Rectified-flow times t -> shift t / (1 + (shift - 1) t), more of them where it is noisy (Esser et al., eq. 23)."""
+    """Rectified-flow times t -> shift t / (1 + (shift - 1) t): more where it is noisy (Esser et al., eq. 23)."""
     if not isinstance(process, Flow):
         raise InvalidInput("grid", "shifted", "a flow process; shift changes rectified-flow times only")
     t = np.linspace(1.0, 0.0, _steps(steps) + 1)[:-1]

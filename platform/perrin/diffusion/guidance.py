@@ -50,7 +50,7 @@ class Guidance(Protocol):
 
 
 @dataclass(frozen=True)
-class Unguided:
+class Unguided(Guidance):
     """The denoiser as it is."""
 
     denoiser: Denoiser
@@ -63,7 +63,7 @@ class Unguided:
 
 
 @dataclass(frozen=True)
-class ClassifierFree:
+class ClassifierFree(Guidance):
     r"""Classifier-free guidance.
 
     .. math:: D = D_\varnothing + w\,(D_c - D_\varnothing)

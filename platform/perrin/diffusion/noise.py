@@ -24,9 +24,7 @@ from perrin.errors import InvalidInput
 __all__ = ["normal", "normals"]
 
 
-def normal(
-    seed: int, draw: int, shape: Sequence[int], *, sample: int = 0, field: str = ""
-) -> npt.NDArray[np.float32]:
+def normal(seed: int, draw: int, shape: Sequence[int], *, sample: int = 0, field: str = "") -> npt.NDArray[np.float32]:
     """Standard normal noise.
 
     Args:

@@ -1,8 +1,8 @@
 r"""A sampler is a table.
 
 Every fixed-grid sampler is, per network evaluation, linear in states, predictions and noise. A `Plan` writes that down:
-one `Row` per evaluation, float64, no tensor in sight. With registers r, the network's input x, the clean estimate D, the
-direction E to re-noise along (D itself unless a guidance says otherwise) and standard normal draws n, a row means
+one `Row` per evaluation, float64, no tensor in sight. With registers r, the network's input x, the clean estimate D,
+the direction E to re-noise along (D itself unless a guidance says otherwise) and standard normal draws n, a row means
 
 .. math::
     x   &= \textstyle\sum_j a_j r_j + \sum_k a'_k n_k \\

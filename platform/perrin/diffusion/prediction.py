@@ -63,7 +63,7 @@ PREDICTIONS: dict[str, Callable[[Array, Array, Array], Coefficients]] = {
     "velocity": _velocity,
     "edm": _edm,
 }
-"""``epsilon`` the noise; ``x0`` the clean sample; ``v`` alpha eps - sigma x0; ``velocity`` eps - x0; ``edm`` EDM's F."""
+"""``epsilon``: noise; ``x0``: clean sample; ``v``: alpha eps - sigma x0; ``velocity``: eps - x0; ``edm``: EDM's F."""
 
 
 def coefficients(prediction: str, t: Array, alpha: Array, sigma: Array) -> Coefficients:

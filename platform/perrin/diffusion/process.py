@@ -69,7 +69,8 @@ class Process(ABC):
 
 def _sigmoid(x: npt.ArrayLike) -> Array:
     x = np.asarray(x, np.float64)
-    return np.exp(-np.logaddexp(0.0, -x))
+    out: Array = np.exp(-np.logaddexp(0.0, -x))
+    return out
 
 
 @dataclass(frozen=True)
@@ -157,7 +158,8 @@ class Flow(Process):
     def log_snr(self, t: npt.ArrayLike) -> Array:
         t = np.asarray(t, np.float64)
         with np.errstate(divide="ignore"):
-            return 2 * (np.log1p(-t) - np.log(t))
+            out: Array = 2 * (np.log1p(-t) - np.log(t))
+        return out
 
     def time(self, log_snr: npt.ArrayLike) -> Array:
         return _sigmoid(-np.asarray(log_snr, np.float64) / 2)

@@ -95,7 +95,8 @@ class Run:
         outputs = evaluate(self.guidance.branches(self.condition, row.t), x, row.t, row.alpha, row.sigma)
         estimate, direction, memory = self.guidance.combine(outputs, x, row.t, self._memory)
         if estimate.shape != x.shape:
-            raise SamplingError(f"row {self.row}: the network returned {tuple(estimate.shape)}, wanted {tuple(x.shape)}")
+            got, wanted = tuple(estimate.shape), tuple(x.shape)
+            raise SamplingError(f"row {self.row}: the network returned shape {got}, wanted {wanted}")
         if x.device.type == "cpu" and not torch.isfinite(estimate).all():
             raise SamplingError(f"row {self.row} of {len(self.plan)} (t = {row.t:g}): the network returned NaN or inf")
         sources["estimate"], sources["direction"] = estimate, direction

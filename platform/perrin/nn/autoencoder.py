@@ -1,6 +1,8 @@
 r"""A small convolutional autoencoder with a Gaussian latent, for pictures and other grids.
 
-.. math:: z = \mu(x) + s(x)\,\varepsilon, \qquad L = \|x - \hat x(z)\|_1 + \beta\, KL(\mathcal N(\mu, s^2) \,\|\, \mathcal N(0, 1))
+.. math::
+    z = \mu(x) + s(x)\,\varepsilon, \qquad
+    L = \|x - \hat x(z)\|_1 + \beta\, KL(\mathcal N(\mu, s^2) \,\|\, \mathcal N(0, 1))
 
 Every level halves the grid. Latents are handed out standardised: `encode` subtracts the mean and divides by the
 standard deviation that training measured per channel, so that the diffusion model sees unit variance.
@@ -12,6 +14,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import torch
 from torch import Tensor, nn
@@ -64,14 +67,14 @@ class Autoencoder(nn.Module):
         super().__init__()
         self.channels, self.latent, self.factor = channels, latent, patch * 2 ** (len(widths) - 1)
         down: list[nn.Module] = [nn.PixelUnshuffle(patch), nn.Conv2d(channels * patch**2, widths[0], 3, padding=1)]
-        for narrow, wide in zip(widths, widths[1:], strict=False):
+        for narrow, wide in pairwise(widths):
             down += [_Residual(narrow) for _ in range(blocks)]
             down += [nn.PixelUnshuffle(2), nn.Conv2d(narrow * 4, wide, 1)]
         down += [_Residual(widths[-1]) for _ in range(blocks)]
         down += [_norm(widths[-1]), nn.SiLU(), nn.Conv2d(widths[-1], 2 * latent, 1)]
         self.encoder = nn.Sequential(*down)
         up: list[nn.Module] = [nn.Conv2d(latent, widths[-1], 3, padding=1)]
-        for wide, narrow in zip(widths[::-1], widths[-2::-1], strict=False):
+        for wide, narrow in pairwise(widths[::-1]):
             up += [_Residual(wide) for _ in range(blocks + 1)]
             up += [nn.Conv2d(wide, narrow * 4, 1), nn.PixelShuffle(2)]
         up += [_Residual(widths[0]) for _ in range(blocks + 1)]

@@ -32,10 +32,13 @@ def _rotation(height: int, width: int, head: int, device: torch.device) -> Tenso
     frequencies = math.pi / 2 * torch.pow(100.0, -torch.arange(quarter, device=device) / quarter)
     rows = torch.arange(height, device=device)[:, None] * frequencies
     columns = torch.arange(width, device=device)[:, None] * frequencies
-    angle = torch.cat([
-        rows[:, None].expand(height, width, quarter),
-        columns[None].expand(height, width, quarter),
-    ], dim=-1)
+    angle = torch.cat(
+        [
+            rows[:, None].expand(height, width, quarter),
+            columns[None].expand(height, width, quarter),
+        ],
+        dim=-1,
+    )
     return angle.reshape(height * width, 2 * quarter)
 
 
@@ -165,8 +168,10 @@ class DiffusionTransformer(nn.Module):
         """
         batch, _, height, width = x.shape
         p, rows, columns = self.patch, height // self.patch, width // self.patch
-        tokens = x.view(batch, self.channels, rows, p, columns, p).permute(0, 2, 4, 1, 3, 5).reshape(
-            batch, rows * columns, -1
+        tokens = (
+            x.view(batch, self.channels, rows, p, columns, p)
+            .permute(0, 2, 4, 1, 3, 5)
+            .reshape(batch, rows * columns, -1)
         )
         mask = None if context_mask is None else torch.where(context_mask, 0.0, -1e4)[:, None, None].to(x.dtype)
         weight = torch.ones_like(context[..., :1]) if context_mask is None else context_mask[..., None].to(context)

@@ -1,7 +1,8 @@
 """The training loop, from top to bottom.
 
 Progress is (step); batch and noise of a step depend on (seed, step) alone; the checkpoint is one safetensors file with
-weights, averaged weights and optimizer state, replaced atomically. A run killed at any moment and resumed is the same run.
+weights, averaged weights and optimizer state, replaced atomically. A run killed at any moment and resumed is the same
+run.
 """
 
 from __future__ import annotations

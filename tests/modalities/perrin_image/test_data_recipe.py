@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from perrin.errors import InvalidInput, PerrinError
-from perrin_image.data import prepare as recipe
+from perrin_image.data import recipe
 from perrin_image.data.captions import (
     article,
     captions_for,
@@ -74,7 +74,7 @@ def packages(tmp_path: Path) -> dict[str, Path]:
         "red-apple": red + '<path d="M8 4q1-3 4-3q0 3-4 3z" fill="#77b255"/>',
         "red-car": '<rect x="1" y="5" width="14" height="6" fill="#dd2e44"/>' + gray.replace('r="7"', 'r="2"'),
         "rocket": '<path d="M8 1Q12 5 11 14H5Q4 5 8 1z" fill="#d5d8de"/>',
-        "heart": red,
+        "red-heart": red,
         "right-arrow": '<path d="M1 6h7V2l7 6l-7 6v-4H1z" fill="#3b88c3"/>',
         "man-astronaut": blue,
         "man-astronaut-dark-skin-tone": gray,

@@ -1,4 +1,4 @@
-"""The image plugin with its shipped model, for real: what it draws, that it repeats, what it refuses, what it writes."""
+"""The image plugin with its shipped model: what it draws, that it repeats, what it refuses, what it writes."""
 
 from __future__ import annotations
 
@@ -122,7 +122,7 @@ def test_bad_input_is_one_line_with_its_range(
 def test_unknown_names() -> None:
     with pytest.raises(UnknownName, match="one of emoji-64"):
         perrin.load("image", model="nothing")
-    with pytest.raises(UnknownName, match="one of .*image"):
+    with pytest.raises(UnknownName, match=r"one of .*image"):
         perrin.load("smell")
 
 

@@ -1,4 +1,4 @@
-"""Laws of the thin core: processes invert, plans converge at their order, noise has an address, runs resume to the bit."""
+"""Laws of the core: processes invert, plans converge at their order, noise has an address, runs resume to the bit."""
 
 from __future__ import annotations
 
@@ -94,7 +94,9 @@ def _exact(process: d.process.Process, grid: d.grid.Grid, x: torch.Tensor) -> to
     return MEAN + SPREAD * (x - a * MEAN) / float(np.sqrt(a**2 * SPREAD**2 + s**2))
 
 
-@pytest.mark.parametrize(("name", "process"), [("ddim", "edm"), ("dpmpp_2m", "edm"), ("flow_euler", "flow"), ("ddim", "flow")])
+@pytest.mark.parametrize(
+    ("name", "process"), [("ddim", "edm"), ("dpmpp_2m", "edm"), ("flow_euler", "flow"), ("ddim", "flow")]
+)
 def test_declared_order_is_reached(name: str, process: str) -> None:
     """Error against the closed form, down to a small noise level, regressed over the number of steps."""
     proc = PROCESSES[process]

@@ -21,7 +21,9 @@ from perrin.training.ema import EMA, gamma_of_width
 from perrin.training.loop import CHECKPOINT, learning_rate, run_stage
 from perrin.training.recipe import Recipe, Stage, read_recipe
 
-STAGE = Stage(name="line", task="x:y", steps=60, batch=8, warmup=5, precision="no", evaluate_every=30, save_seconds=0.001)
+STAGE = Stage(
+    name="line", task="x:y", steps=60, batch=8, warmup=5, precision="no", evaluate_every=30, save_seconds=0.001
+)
 
 
 class Line:

@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 
 from perrin.diffusion.grid import Grid
-from perrin.diffusion.plan import Draw, Plan, row
+from perrin.diffusion.plan import Draw, Plan, Source, row
 from perrin.diffusion.solvers.base import Solver
 
 __all__ = ["ddpm"]
@@ -26,7 +26,7 @@ def _compile(grid: Grid) -> Plan:
         alpha_t, sigma_t, alpha_s, sigma_s = grid.alpha[i], grid.sigma[i], grid.alpha[i + 1], grid.sigma[i + 1]
         transfer = alpha_t / alpha_s
         variance = sigma_t**2 - transfer**2 * sigma_s**2
-        weights = {
+        weights: dict[Source, float] = {
             "x": transfer * sigma_s**2 / sigma_t**2,
             "estimate": alpha_s * variance / sigma_t**2,
             Draw(i + 1): math.sqrt(variance) * sigma_s / sigma_t,

@@ -2,7 +2,8 @@ r"""DPM-Solver++(2M): exponential integrator on the clean estimate, second order
 
 .. math::
     x_s = \frac{\sigma_s}{\sigma_t} x_t + \alpha_s (1 - e^{-h}) \left[\left(1 + \tfrac{1}{2r}\right) D_t
-    - \tfrac{1}{2r} D_{prev}\right], \qquad h = \lambda_s - \lambda_t,\; r = h_{prev} / h,\; \lambda = \log(\alpha/\sigma)
+    - \tfrac{1}{2r} D_{prev}\right], \qquad
+    h = \lambda_s - \lambda_t,\; r = h_{prev} / h,\; \lambda = \log(\alpha/\sigma)
 
 The first row has no history and the last, to the clean end, has infinite h: both are of first order.
 

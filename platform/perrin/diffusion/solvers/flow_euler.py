@@ -9,7 +9,7 @@ References:
 from __future__ import annotations
 
 from perrin.diffusion.grid import Grid
-from perrin.diffusion.plan import Plan, row
+from perrin.diffusion.plan import Plan, Source, row
 from perrin.diffusion.process import Flow
 from perrin.diffusion.solvers.base import Solver
 from perrin.errors import InvalidInput
@@ -19,12 +19,12 @@ __all__ = ["flow_euler"]
 
 def _compile(grid: Grid) -> Plan:
     if not isinstance(grid.process, Flow):
-        raise InvalidInput("sampler", "flow_euler", "a rectified-flow model; use ddim, which is Euler's method elsewhere")
+        raise InvalidInput("sampler", "flow_euler", "a rectified-flow model; ddim is Euler's method elsewhere")
     rows = []
     for i, t in enumerate(grid.times):
         kept = grid.sigma[i + 1] / t
         # u splits as (x - E) / t re-noised along E, which for E = D is the line above.
-        move = {"x": kept, "estimate": grid.alpha[i + 1], "direction": -kept * grid.alpha[i]}
+        move: dict[Source, float] = {"x": kept, "estimate": grid.alpha[i + 1], "direction": -kept * grid.alpha[i]}
         rows.append(row(t, grid.alpha[i], grid.sigma[i], {0: move}))
     return Plan("flow_euler", tuple(rows), registers=1, start=float(grid.sigma[0]))
 
