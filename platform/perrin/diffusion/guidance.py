@@ -14,12 +14,14 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from perrin.diffusion.denoiser import Condition, Denoiser
+from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point
+from perrin.diffusion.state import State
 from perrin.errors import InvalidInput
 
 __all__ = ["Branch", "ClassifierFree", "Combined", "Guidance", "Unguided", "classifier_free", "evaluate"]
 
-Memory = Mapping[str, Tensor]
+Memory = Mapping[str, State]
+"""What a guidance keeps from row to row, by name."""
 
 
 class Branch(NamedTuple):
@@ -32,8 +34,8 @@ class Branch(NamedTuple):
 class Combined(NamedTuple):
     """What a row goes on with: the clean estimate, the direction to re-noise along, and memory for the next row."""
 
-    estimate: Tensor
-    direction: Tensor
+    estimate: Any
+    direction: Any
     memory: Memory
 
 
@@ -44,7 +46,7 @@ class Guidance(Protocol):
         """The evaluations at time ``t``."""
         ...
 
-    def combine(self, outputs: Sequence[Tensor], x: Tensor, t: float, memory: Memory) -> Combined:
+    def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
         """One clean estimate from those of the branches, each of the shape of ``x``."""
         ...
 
@@ -58,7 +60,7 @@ class Unguided(Guidance):
     def branches(self, condition: Condition, t: float) -> Sequence[Branch]:
         return (Branch(self.denoiser, condition),)
 
-    def combine(self, outputs: Sequence[Tensor], x: Tensor, t: float, memory: Memory) -> Combined:
+    def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
         return Combined(outputs[0], outputs[0], memory)
 
 
@@ -94,7 +96,7 @@ class ClassifierFree(Guidance):
             return (conditional,)
         return (conditional, Branch(self.denoiser, self.null))
 
-    def combine(self, outputs: Sequence[Tensor], x: Tensor, t: float, memory: Memory) -> Combined:
+    def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
         if len(outputs) == 1:
             return Combined(outputs[0], outputs[0], memory)
         conditional, null = outputs
@@ -112,24 +114,25 @@ def classifier_free(
     return ClassifierFree(denoiser, scale, null, interval)
 
 
-def evaluate(branches: Sequence[Branch], x: Tensor, t: float, alpha: float, sigma: float) -> list[Tensor]:
-    """The clean estimates of all branches at ``x``; those of one denoiser are stacked into one evaluation.
+def evaluate(branches: Sequence[Branch], x: State, point: Point) -> list[Output]:
+    """The outputs of all branches at ``x``; those of one denoiser are stacked into one evaluation.
 
     Args:
         branches: what to evaluate.
-        x: (B, ...) noisy samples.
-        t: the time, and its ``alpha`` and ``sigma``.
+        x: (B, ...) noisy samples, or fields.
+        point: the time, one for the whole batch, with its levels.
 
     Returns:
-        One (B, ...) tensor per branch.
+        One output per branch.
     """
     first = branches[0].denoiser
-    if len(branches) > 1 and all(b.denoiser is first for b in branches):
+    if len(branches) > 1 and isinstance(x, Tensor) and all(b.denoiser is first for b in branches):
         stacked = _stack([b.condition for b in branches], len(x))
         if stacked is not None:
-            out = first(torch.cat([x] * len(branches)), t, stacked, alpha=alpha, sigma=sigma)
-            return list(out.chunk(len(branches)))
-    return [b.denoiser(x, t, b.condition, alpha=alpha, sigma=sigma) for b in branches]
+            clean, variance = first.evaluate(torch.cat([x] * len(branches)), point, stacked)
+            parts: list[Any] = [t.chunk(len(branches)) for t in (clean, variance) if isinstance(t, Tensor)]
+            return [Output(*part) for part in zip(*parts, strict=True)]
+    return [b.denoiser.evaluate(x, point, b.condition) for b in branches]
 
 
 def _stack(conditions: Sequence[Condition], batch: int) -> dict[str, Any] | None:

@@ -21,7 +21,16 @@ import numpy.typing as npt
 
 from perrin.errors import InvalidInput
 
-__all__ = ["normal", "normals"]
+__all__ = ["normal", "normals", "uniforms"]
+
+
+def _bits(seed: int, draw: int, sample: int, field: str, count: int) -> npt.NDArray[np.float64]:
+    """``count`` numbers in [0, 1) with 53 random bits each."""
+    if not 0 <= seed < 2**64:
+        raise InvalidInput("seed", seed, "an integer of at least 0 and below 2^64")
+    counter = np.array([0, draw, sample, crc32(field.encode())], np.uint64)
+    raw = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(count)
+    return (raw >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def normal(seed: int, draw: int, shape: Sequence[int], *, sample: int = 0, field: str = "") -> npt.NDArray[np.float32]:
@@ -37,14 +46,10 @@ def normal(seed: int, draw: int, shape: Sequence[int], *, sample: int = 0, field
     Returns:
         float32 array of ``shape``.
     """
-    if not 0 <= seed < 2**64:
-        raise InvalidInput("seed", seed, "an integer of at least 0 and below 2^64")
     size = math.prod(shape)
     half = -(-size // 2)
-    counter = np.array([0, draw, sample, crc32(field.encode())], np.uint64)
-    bits = np.random.Philox(key=np.array([seed, 0], np.uint64), counter=counter).random_raw(2 * half)
-    # 53 bits each; u1 in (0, 1] so that its logarithm is finite.
-    uniform = (bits >> np.uint64(11)).astype(np.float64) * 2.0**-53
+    uniform = _bits(seed, draw, sample, field, 2 * half)
+    # One minus it lies in (0, 1], so its logarithm is finite.
     radius = np.sqrt(-2 * np.log1p(-uniform[:half]))
     angle = 2 * np.pi * uniform[half:]
     flat = np.concatenate([radius * np.cos(angle), radius * np.sin(angle)])[:size]
@@ -54,3 +59,9 @@ def normal(seed: int, draw: int, shape: Sequence[int], *, sample: int = 0, field
 def normals(seeds: Sequence[int], draw: int, shape: Sequence[int], field: str = "") -> npt.NDArray[np.float32]:
     """`normal` for every seed, stacked: float32 of shape (len(seeds), *shape)."""
     return np.stack([normal(seed, draw, shape, field=field) for seed in seeds])
+
+
+def uniforms(seeds: Sequence[int], draw: int, shape: Sequence[int], field: str = "") -> npt.NDArray[np.float64]:
+    """Uniform numbers in (0, 1), ends excluded: float64 of shape (len(seeds), *shape)."""
+    made = [_bits(seed, draw, 0, field, math.prod(shape)).reshape(shape) for seed in seeds]
+    return np.stack(made) + 2.0**-54

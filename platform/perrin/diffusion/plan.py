@@ -23,7 +23,7 @@ from typing import Literal
 
 from perrin.errors import InvalidInput
 
-__all__ = ["Draw", "Plan", "Row", "Source", "Terms", "row"]
+__all__ = ["Draw", "Plan", "Row", "Source", "Terms", "Weight", "row"]
 
 
 @dataclass(frozen=True, order=True)
@@ -36,7 +36,10 @@ class Draw:
 Source = int | Literal["x", "estimate", "direction"] | Draw
 """Register number, the network's input, the clean estimate, the direction, or a draw."""
 
-Terms = tuple[tuple[Source, float], ...]
+Weight = float | tuple[float, ...]
+"""A number, or one per channel."""
+
+Terms = tuple[tuple[Source, Weight], ...]
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,8 @@ class Row:
         sigma: noise scale of the network's input.
         input: terms that make the input.
         writes: (register, terms) for every register that changes; all right-hand sides are read before any write.
+        learned: (log-variance at -1, at +1) between which the network's second output chooses for each element; the
+            draws of this row are then scaled by the standard deviation that comes out.
     """
 
     t: float
@@ -56,6 +61,7 @@ class Row:
     sigma: float
     input: Terms
     writes: tuple[tuple[int, Terms], ...]
+    learned: tuple[float, float] | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +95,14 @@ class Plan:
     def digest(self) -> str:
         """SHA-256 of the whole table: two plans with one digest compute the same thing."""
 
+        def exact(weight: Weight | None) -> object:
+            return [w.hex() for w in weight] if isinstance(weight, tuple) else weight.hex() if weight else None
+
         def plain(terms: Terms) -> list[list[object]]:
-            return [[f"draw{s.index}" if isinstance(s, Draw) else s, weight.hex()] for s, weight in terms]
+            return [[f"draw{s.index}" if isinstance(s, Draw) else s, exact(weight)] for s, weight in terms]
 
         rows = [
-            [r.t.hex(), r.alpha.hex(), r.sigma.hex(), plain(r.input), [[i, plain(t)] for i, t in r.writes]]
+            [exact((r.t, r.alpha, r.sigma)), plain(r.input), [[i, plain(t)] for i, t in r.writes], exact(r.learned)]
             for r in self.rows
         ]
         text = json.dumps([self.registers, self.start.hex(), rows], separators=(",", ":"))
@@ -106,6 +115,7 @@ def row(
     sigma: float,
     writes: Mapping[int, Mapping[Source, float]],
     input: Mapping[Source, float] | None = None,
+    learned: tuple[float, float] | None = None,
 ) -> Row:
     """A `Row` from mappings; terms of weight 0 are dropped. The input defaults to register 0 as it is."""
 
@@ -113,4 +123,4 @@ def row(
         return tuple((source, float(weight)) for source, weight in weights.items() if weight != 0)
 
     made = tuple((register, terms(weights)) for register, weights in sorted(writes.items()))
-    return Row(float(t), float(alpha), float(sigma), terms(input if input is not None else {0: 1.0}), made)
+    return Row(float(t), float(alpha), float(sigma), terms(input if input is not None else {0: 1.0}), made, learned)

@@ -1,33 +1,61 @@
 """The only sampling loop: init, step, run.
 
 A `Run`'s whole state is (registers, row, key): save it, move it to another machine, and it goes on to the same result.
+A row is computed in two halves, so that an engine may evaluate the branches of many runs at once: `Run.request` says
+what to evaluate, `Run.apply` takes the answers. `Run.step` does both.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any, NamedTuple
 
+import numpy as np
 import numpy.typing as npt
 import safetensors.torch
 import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from perrin.diffusion.denoiser import Condition, Denoiser
-from perrin.diffusion.guidance import Guidance, Memory, Unguided, evaluate
-from perrin.diffusion.noise import normals
-from perrin.diffusion.plan import Draw, Plan, Terms
+from perrin.diffusion.categorical import CategoricalPlan
+from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point
+from perrin.diffusion.guidance import Branch, Guidance, Memory, Unguided, evaluate
+from perrin.diffusion.noise import normals, uniforms
+from perrin.diffusion.plan import Draw, Plan, Row, Terms, Weight
+from perrin.diffusion.state import Fields, Space, State, items_of
 from perrin.errors import InvalidInput, SamplingError
 
-__all__ = ["Run", "sample", "start"]
+__all__ = ["Evaluation", "Noise", "Run", "sample", "start"]
 
 Noise = Callable[[int], npt.ArrayLike | Tensor] | npt.ArrayLike | Tensor
+"""Starting noise, or a function from a draw's number to noise; for comparisons with other libraries."""
+
+
+class Evaluation(NamedTuple):
+    """What a row wants evaluated: branches at a point."""
+
+    branches: Sequence[Branch]
+    x: State
+    point: Point
 
 
 class Run:
     """A sampling run in progress.
+
+    Args:
+        guidance: a guided denoiser, or a denoiser as it is.
+        plan: from a solver; for a state of several fields, one per field, all of one length.
+        shape: of one sample; for several fields, by name.
+        seeds: one per sample.
+        condition: the network's condition.
+        noise: instead of Perrin's own; only for a state that is one tensor.
+        initial: clean sample (B, ...) to start from, noised to the plan's first point; by default none, pure noise.
+        mask: (B, N) True where an entry of the fields is real.
+        spaces: where a field lives, by its name ('' for a plain tensor).
+        dtype: of the registers.
+        device: of the registers.
 
     Attributes:
         plan: the table it follows.
@@ -38,29 +66,51 @@ class Run:
     def __init__(
         self,
         guidance: Guidance | Denoiser,
-        plan: Plan,
+        plan: Plan | Mapping[str, Plan | CategoricalPlan],
         *,
-        shape: Sequence[int],
+        shape: Sequence[int] | Mapping[str, Sequence[int]],
         seeds: Sequence[int],
         condition: Condition | None = None,
         noise: Noise | None = None,
+        initial: State | None = None,
+        mask: Tensor | None = None,
+        spaces: Mapping[str, Space] | None = None,
         dtype: torch.dtype = torch.float32,
         device: torch.device | str = "cpu",
     ) -> None:
-        if not seeds:
+        if not len(seeds):
             raise InvalidInput("seeds", list(seeds), "at least one seed")
         self.guidance: Guidance = Unguided(guidance) if isinstance(guidance, Denoiser) else guidance
-        self.plan = plan
-        self.shape = tuple(shape)
-        self.seeds = tuple(seeds)
+        self._plans = {"": plan} if isinstance(plan, Plan) else dict(plan)
+        self._shapes = {n: tuple(s) for n, s in (shape.items() if isinstance(shape, Mapping) else [("", shape)])}
+        if self._plans.keys() != self._shapes.keys() or len({len(p) for p in self._plans.values()}) != 1:
+            raise InvalidInput(
+                "plan", {n: len(p) for n, p in self._plans.items()}, f"one length for {list(self._shapes)}"
+            )
+        gaussian = [p for p in self._plans.values() if isinstance(p, Plan)]
+        if not gaussian:
+            raise InvalidInput("plan", list(self._plans), "at least one Gaussian field")
+        self.plan = gaussian[0]
+        self.seeds = tuple(int(seed) for seed in seeds)
         self.condition = dict(condition or {})
         self.row = 0
-        self._noise = noise
+        self.mask = mask
+        self._plain = isinstance(plan, Plan)
+        self._noise, self._spaces = noise, dict(spaces or {})
         self._dtype, self._device = dtype, torch.device(device)
         self._memory: Memory = {}
-        zero = torch.zeros((len(self.seeds), *self.shape), dtype=dtype, device=self._device)
-        self._registers = [plan.start * self._draw(0), *[zero] * (plan.registers - 1)]
-        self._clean = zero
+        self._registers = {name: self._first(name, p, initial) for name, p in self._plans.items()}
+        self._clean: State = self._state({name: torch.zeros_like(r[0]) for name, r in self._registers.items()})
+
+    def _first(self, name: str, plan: Plan | CategoricalPlan, initial: State | None) -> list[Tensor]:
+        """A field's registers before the first row."""
+        if isinstance(plan, CategoricalPlan):
+            return [plan.start(self._uniform(name, plan, 0))]
+        begin = plan.start * self._draw(0, name)
+        if initial is not None:
+            clean = items_of(initial)[name].to(self._device, self._dtype)
+            begin = plan.rows[0].alpha * clean + begin
+        return [begin, *[torch.zeros_like(begin)] * (plan.registers - 1)]
 
     @property
     def done(self) -> bool:
@@ -68,57 +118,91 @@ class Run:
         return self.row >= len(self.plan)
 
     @property
-    def clean(self) -> Tensor:
-        """(B, *shape) the latest clean estimate; zeros before the first row."""
+    def clean(self) -> Any:
+        """(B, ...) the latest clean estimate; zeros before the first row."""
         return self._clean
 
     @property
-    def result(self) -> Tensor:
-        """(B, *shape) the samples, once `done`."""
+    def result(self) -> Any:
+        """(B, ...) the samples, once `done`."""
         if not self.done:
             raise SamplingError(f"row {self.row} of {len(self.plan)} is next; the result is there after the last")
-        return self._registers[0]
+        return self.state
 
-    @torch.inference_mode()
-    def step(self) -> None:
-        """Compute one row.
+    @property
+    def state(self) -> Any:
+        """(B, ...) register 0: the noisy samples between two rows."""
+        return self._state({name: registers[0] for name, registers in self._registers.items()})
+
+    def request(self) -> Evaluation:
+        """What the next row wants evaluated.
 
         Raises:
-            SamplingError: the run is over, or the network returned numbers that are not finite.
+            SamplingError: the run is over.
         """
         if self.done:
             raise SamplingError(f"all {len(self.plan)} rows are computed; start another run")
-        row = self.plan.rows[self.row]
-        sources: dict[Any, Tensor] = dict(enumerate(self._registers))
-        x = self._sum(row.input, sources)
-        sources["x"] = x
-        outputs = evaluate(self.guidance.branches(self.condition, row.t), x, row.t, row.alpha, row.sigma)
-        estimate, direction, memory = self.guidance.combine(outputs, x, row.t, self._memory)
-        if estimate.shape != x.shape:
-            got, wanted = tuple(estimate.shape), tuple(x.shape)
-            raise SamplingError(f"row {self.row}: the network returned shape {got}, wanted {wanted}")
-        if x.device.type == "cpu" and not torch.isfinite(estimate).all():
-            raise SamplingError(f"row {self.row} of {len(self.plan)} (t = {row.t:g}): the network returned NaN or inf")
-        sources["estimate"], sources["direction"] = estimate, direction
-        written = {register: self._sum(terms, sources) for register, terms in row.writes}
-        for register, value in written.items():
-            self._registers[register] = value
-        self._memory, self._clean = memory, estimate
+        x, alpha, sigma = {}, {}, {}
+        for name, plan in self._plans.items():
+            x[name] = self._registers[name][0]
+            if isinstance(plan, Plan):
+                row = plan.rows[self.row]
+                x[name] = self._sum(name, row.input, dict(enumerate(self._registers[name])))
+                alpha[name], sigma[name] = row.alpha, row.sigma
+        t = self.plan.rows[self.row].t
+        state = self._state(x)
+        return Evaluation(self.guidance.branches(self.condition, t), state, Point(t, alpha, sigma))
+
+    def apply(self, evaluation: Evaluation, outputs: Sequence[Output]) -> None:
+        """Take the answers to `request` and write the registers.
+
+        Raises:
+            SamplingError: the network returned another shape, or numbers that are not finite.
+        """
+        x, t = evaluation.x, evaluation.point.t
+        estimate, direction, memory = self.guidance.combine([o.clean for o in outputs], x, t, self._memory)
+        before, clean, along = items_of(x), items_of(estimate), items_of(direction)
+        variance = items_of(outputs[0].variance) if outputs[0].variance is not None else {}
+        for name, plan in self._plans.items():
+            if isinstance(plan, CategoricalPlan):
+                draw = partial(self._uniform, name, plan, self.row + 1)
+                self._registers[name][0] = plan.advance(self.row, before[name], clean[name], draw)
+                continue
+            self._check(name, clean[name], before[name], t)
+            clean[name] = self._project(name, clean[name])
+            along[name] = clean[name] if direction is estimate else self._project(name, along[name])
+            row = plan.rows[self.row]
+            sources: dict[Any, Tensor] = dict(enumerate(self._registers[name]))
+            sources |= {"x": before[name], "estimate": clean[name], "direction": along[name]}
+            spread = _spread(row, variance.get(name))
+            written = {register: self._sum(name, terms, sources, spread) for register, terms in row.writes}
+            for register, value in written.items():
+                self._registers[name][register] = self._project(name, value)
+        self._memory, self._clean = memory, self._state(clean)
         self.row += 1
 
-    def run(self) -> Tensor:
+    @torch.inference_mode()
+    def step(self) -> None:
+        """Compute one row."""
+        evaluation = self.request()
+        self.apply(evaluation, evaluate(evaluation.branches, evaluation.x, evaluation.point))
+
+    def run(self) -> Any:
         """Compute every row that is left, and return the result."""
         while not self.done:
             self.step()
         return self.result
 
+    # --- state on disk ------------------------------------------------------------------------------------------------
+
     def save(self) -> bytes:
         """The state as a safetensors file, to be handed to `restore` of a run started with the same arguments."""
-        tensors = {f"register.{i}": r.contiguous().clone() for i, r in enumerate(self._registers)}
-        tensors["clean"] = self._clean.contiguous().clone()
-        tensors |= {f"memory.{k}": v.contiguous().clone() for k, v in self._memory.items()}
-        key = {"row": self.row, "plan": self.plan.digest, "seeds": list(self.seeds), "shape": list(self.shape)}
-        return safetensors.torch.save(tensors, metadata={"run": json.dumps(key)})
+        tensors = {f"{n}/register/{i}": r for n, rs in self._registers.items() for i, r in enumerate(rs)}
+        tensors |= {f"{name}/clean": tensor for name, tensor in items_of(self._clean).items()}
+        tensors |= {f"{n}/memory/{k}": v for k, m in self._memory.items() for n, v in items_of(m).items()}
+        key = {"row": self.row, **self._key()}
+        copies = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+        return safetensors.torch.save(copies, metadata={"run": json.dumps(key)})
 
     def restore(self, state: bytes) -> None:
         """Go on from what `save` returned.
@@ -132,53 +216,104 @@ class Run:
             key = json.loads(json.loads(state[8 : 8 + length])["__metadata__"]["run"])
         except (SafetensorError, KeyError, ValueError, TypeError) as error:
             raise InvalidInput("state", f"{len(state)} bytes", f"a saved sampler state ({error})") from None
-        mine = {"plan": self.plan.digest, "seeds": list(self.seeds), "shape": list(self.shape)}
-        for name, value in mine.items():
+        for name, value in self._key().items():
             if key.get(name) != value:
                 raise InvalidInput("state", f"the state of a run with another {name}", f"{name} {value}")
-        moved = {name: t.to(self._device, self._dtype) for name, t in tensors.items()}
-        self._registers = [moved[f"register.{i}"] for i in range(self.plan.registers)]
-        self._clean = moved["clean"]
-        self._memory = {n.removeprefix("memory."): t for n, t in moved.items() if n.startswith("memory.")}
+        there = {n: t.to(self._device) for n, t in tensors.items()}
+        for name, registers in self._registers.items():
+            self._registers[name] = [there[f"{name}/register/{i}"].to(old.dtype) for i, old in enumerate(registers)]
+        self._clean = self._state({name: there[f"{name}/clean"].to(self._dtype) for name in self._plans})
+        memory: dict[str, dict[str, Tensor]] = {}
+        for path, tensor in there.items():
+            name, _, rest = path.partition("/")
+            if rest.startswith("memory/"):
+                memory.setdefault(rest.removeprefix("memory/"), {})[name] = tensor.to(self._dtype)
+        self._memory = {key: self._state(fields) for key, fields in memory.items()}
         self.row = int(key["row"])
 
-    def _sum(self, terms: Terms, sources: dict[Any, Tensor]) -> Tensor:
+    def _key(self) -> dict[str, Any]:
+        return {
+            "plan": {name: plan.digest for name, plan in self._plans.items()},
+            "seeds": list(self.seeds),
+            "shape": {name: list(shape) for name, shape in self._shapes.items()},
+        }
+
+    # --- arithmetic ---------------------------------------------------------------------------------------------------
+
+    def _state(self, tensors: Mapping[str, Tensor]) -> State:
+        return tensors[""] if self._plain else Fields(tensors, self.mask)
+
+    def _project(self, name: str, x: Tensor) -> Tensor:
+        space = self._spaces.get(name)
+        return x if space is None else space(x, self.mask)
+
+    def _check(self, name: str, estimate: Tensor, x: Tensor, t: float) -> None:
+        where = f"row {self.row} of {len(self.plan)} (t = {t:g})" + (f", field {name}" if name else "")
+        if estimate.shape != x.shape:
+            raise SamplingError(f"{where}: the network returned {tuple(estimate.shape)}, wanted {tuple(x.shape)}")
+        # On an accelerator this would wait for the device at every row; there the caller checks the result.
+        if x.device.type == "cpu" and not torch.isfinite(estimate).all():
+            raise SamplingError(
+                f"{where}: the network returned NaN or infinity; check its input, weights and precision"
+            )
+
+    def _sum(self, name: str, terms: Terms, sources: dict[Any, Tensor], spread: Tensor | None = None) -> Tensor:
         """The weighted sum of ``terms``, in their order; a single term of weight 1 costs nothing."""
         total: Tensor | None = None
         for source, weight in terms:
-            value = self._draw(source.index) if isinstance(source, Draw) else sources[source]
-            scaled = value if weight == 1 else value * weight
+            if isinstance(source, Draw):
+                value = self._draw(source.index, name)
+                value = value if spread is None else value * spread
+            else:
+                value = sources[source]
+            scaled = value if weight == 1 else value * _factor(weight, value)
             total = scaled if total is None else total + scaled
-        return torch.zeros_like(self._registers[0]) if total is None else total
+        return torch.zeros_like(self._registers[name][0]) if total is None else total
 
-    def _draw(self, index: int) -> Tensor:
-        """(B, *shape) draw ``index`` of every sample."""
-        if self._noise is None:
-            made: Any = normals(self.seeds, index, self.shape)
-        elif callable(self._noise):
+    def _draw(self, index: int, name: str) -> Tensor:
+        """(B, ...) draw ``index`` of every sample."""
+        shape = self._shapes[name]
+        made: Any
+        if callable(self._noise):
             made = self._noise(index)
-        elif index == 0:
+        elif self._noise is not None and index == 0:
             made = self._noise
         else:
-            made = normals(self.seeds, index, self.shape)
-        drawn = torch.as_tensor(made).to(self._device, self._dtype)
-        if drawn.shape != (len(self.seeds), *self.shape):
-            raise InvalidInput("noise", tuple(drawn.shape), f"shape {(len(self.seeds), *self.shape)}")
-        return drawn
+            made = normals(self.seeds, index, shape, name)
+        drawn = torch.as_tensor(np.asarray(made) if not isinstance(made, Tensor) else made)
+        if drawn.shape != (len(self.seeds), *shape):
+            raise InvalidInput("noise", tuple(drawn.shape), f"shape {(len(self.seeds), *shape)}")
+        return self._project(name, drawn.to(self._device, self._dtype, non_blocking=True))
+
+    def _uniform(self, name: str, plan: CategoricalPlan, index: int) -> Tensor:
+        """(B, ..., K) uniform numbers for a categorical field."""
+        made = uniforms(self.seeds, index, (*self._shapes[name], plan.process.classes), name)
+        return torch.as_tensor(made).to(self._device, non_blocking=True)
 
 
-def start(guidance: Guidance | Denoiser, plan: Plan, **options: Any) -> Run:
+def _factor(weight: Weight, like: Tensor) -> Any:
+    """A number, or per-channel numbers shaped to multiply (B, C, ...)."""
+    if isinstance(weight, tuple):
+        return torch.tensor(weight, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.dim() - 2))
+    return weight
+
+
+def _spread(row: Row, variance: Tensor | None) -> Tensor | None:
+    """Standard deviation by element, where the row lets the network choose between two variances."""
+    if row.learned is None:
+        return None
+    if variance is None:
+        raise InvalidInput("sampler", "a learned variance", "a denoiser with variance=True, whose network predicts one")
+    low, high = row.learned
+    fraction = (variance + 1) / 2
+    return torch.exp((fraction * high + (1 - fraction) * low) / 2)
+
+
+def start(guidance: Guidance | Denoiser, plan: Plan | Mapping[str, Plan | CategoricalPlan], **options: Any) -> Run:
     """A run at its first row; see `Run` for the options."""
     return Run(guidance, plan, **options)
 
 
-def sample(guidance: Guidance | Denoiser, plan: Plan, **options: Any) -> Tensor:
-    """Sample to the end: (B, *shape); see `Run` for the options.
-
-    Args:
-        guidance: a guided denoiser, or a denoiser as it is.
-        plan: from a solver.
-        options: ``shape`` of one sample, ``seeds`` one per sample, ``condition``, ``noise`` (the starting noise, or a
-            callable from draw number to noise), ``dtype``, ``device``.
-    """
+def sample(guidance: Guidance | Denoiser, plan: Plan | Mapping[str, Plan | CategoricalPlan], **options: Any) -> Any:
+    """Sample to the end: (B, *shape), or `Fields`; see `Run` for the options."""
     return Run(guidance, plan, **options).run()

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.testing import assert_allclose
 
 from perrin import diffusion as d
+from perrin.diffusion.denoiser import Output
 from perrin.errors import InvalidInput, SamplingError, UnknownName
 
 PROCESSES = {
@@ -32,11 +33,10 @@ class Gaussian(d.Denoiser):
     def __init__(self, process: d.process.Process) -> None:
         super().__init__(lambda x, t: x, process, "x0")
 
-    def __call__(self, x, t, condition=None, *, alpha=None, sigma=None):  # type: ignore[no-untyped-def]
-        alpha = self.process.alpha(t) if alpha is None else alpha
-        sigma = self.process.sigma(t) if sigma is None else sigma
+    def evaluate(self, x, point, condition):  # type: ignore[no-untyped-def]
+        alpha, sigma = point.alpha[""], point.sigma[""]
         gain = alpha * SPREAD**2 / (alpha**2 * SPREAD**2 + sigma**2)
-        return MEAN + float(gain) * (x - float(alpha) * MEAN)
+        return Output(MEAN + gain * (x - alpha * MEAN))
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES.keys())
@@ -117,7 +117,7 @@ def test_declared_order_is_reached(name: str, process: str) -> None:
         a, s = float(end.alpha[0]), float(end.sigma[0])
         start = plan.start * x
         exact = a * MEAN + (_exact(proc, grid, start) - MEAN) / SPREAD * float(np.sqrt(a**2 * SPREAD**2 + s**2))
-        errors.append(float((run._registers[0] - exact).square().mean().sqrt()))
+        errors.append(float((run.state - exact).square().mean().sqrt()))
     slope = -np.polyfit(np.log(counts), np.log(errors), 1)[0]
     assert solver.order is not None
     assert slope > solver.order - 0.1, (slope, errors)
@@ -152,9 +152,9 @@ def test_steps_are_evaluations(name: str) -> None:
     calls = []
 
     class Counting(Gaussian):
-        def __call__(self, *args, **options):  # type: ignore[no-untyped-def]
+        def evaluate(self, *args):  # type: ignore[no-untyped-def]
             calls.append(1)
-            return super().__call__(*args, **options)
+            return super().evaluate(*args)
 
     plan = d.solvers.solver(name)(d.grid.linspace(PROCESSES["flow"], 9))
     d.sample(Counting(PROCESSES["flow"]), plan, shape=(2,), seeds=[0])
