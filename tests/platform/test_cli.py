@@ -164,6 +164,17 @@ def test_what_goes_wrong_while_working_is_one_line_too(
     assert not list(folder.iterdir())
 
 
+def test_without_torch_generate_says_what_to_install(
+    folder: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "torch", None)
+    code, _, err = run("generate dots x --out x.png", capsys)
+    assert (code, err.count("\n")) == (2, 1)
+    assert "pip install 'perrin[run]'" in err
+    assert run("version", capsys)[0] == run("models", capsys)[0] == 0
+    assert not list(folder.iterdir())
+
+
 def test_debug_shows_where(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERRIN_DEBUG", "1")
     with pytest.raises(Exception, match="one of dots"):

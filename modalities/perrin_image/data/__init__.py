@@ -4,7 +4,7 @@ memory-mapped pack."""
 from __future__ import annotations
 
 from .pack import Pack, Record, open_pack
-from .prepare import attributions, prepare
+from .recipe import attributions, prepare
 from .sheet import contact_sheet
 
 __all__ = ["Pack", "Record", "attributions", "contact_sheet", "open_pack", "prepare"]

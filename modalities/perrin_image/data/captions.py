@@ -60,14 +60,9 @@ def article(name: str) -> str:
     parts)."""
     words = name.split()
     head = re.split(r" (?:with|in|on|of|without|from|and|showing) ", name)[0].split()
-    if (
-        not words
-        or "," in name
-        or words[0] in {"a", "an", "the", "two", "three"}
-        or head[-1] in MASS
-    ):
+    if not words or "," in name or words[0] in {"a", "an", "the", "two", "three"} or head[-1] in MASS:
         return name
-    if head[-1] in _PLURALS or (head[-1].endswith("s") and not head[-1].endswith(("ss", "us"))):
+    if _PLURALS.intersection((words[0], head[-1])) or (head[-1].endswith("s") and not head[-1].endswith(("ss", "us"))):
         return name
     an = words[0][0] in "aeiou" and not words[0].startswith(("uni", "one", "eu", "us", "ute", "uk"))
     return f"{'an' if an or words[0] in {'hour', 'hourglass'} else 'a'} {name}"
@@ -90,6 +85,10 @@ def _unique(captions: Iterable[str]) -> list[str]:
         if len(caption) > 2 and not NEVER.intersection(re.findall(r"[a-z]+", caption)):
             kept.setdefault(caption)
     return list(kept)
+
+
+def _at_least_two(captions: list[str]) -> list[str]:
+    return [*captions, f"picture of {captions[0]}"] if len(captions) == 1 else captions
 
 
 def _fits_colour(name: str, colour: str | None, label: str) -> bool:
@@ -139,13 +138,7 @@ def captions_for(
     if concept is None:
         base, candidates = own[0], [own[0], article(own[0]), *own[1:]]
     else:
-        base = concept.label
-        if colour and (wrong := [
-            word
-            for word in colour_words_in(base)[:1]
-            if colour and word != colour and frozenset((word, colour)) not in _NEAR
-        ]:
-            base = " ".join(colour if word == wrong[0] else word for word in base.split())
+        base = _as_seen(concept.label, colour)
         synonyms = [name for name in SYNONYMS.get(concept.label, ()) if _fits_colour(name, colour, base)]
         trusted = [
             name
@@ -184,8 +177,7 @@ def captions_for(
         ]
         if len(parts) > 1:
             captions.append(", ".join(parts))
-    captions = _unique(captions)[:MOST]
-    return captions if len(captions) != 1 else [*captions, f"picture of {captions[0]}"]
+    return _at_least_two(_unique(captions)[:MOST])
 
 
 def recoloured_captions(names: Sequence[str], colour: str) -> list[str]:
@@ -207,7 +199,7 @@ def recoloured_captions(names: Sequence[str], colour: str) -> list[str]:
         ):
             continue
         captions += [f"{colour} {bare}", article(f"{colour} {bare}")]
-    return _unique(captions)[:6]
+    return _at_least_two(_unique(captions)[:6])
 
 
 def mirror_ok(captions: Sequence[str], concept: Concept | None) -> bool:

@@ -107,7 +107,7 @@ def _english(text: str, vocabulary: Vocabulary) -> str | None:
 
 
 def _known(word: str, vocabulary: Vocabulary) -> bool:
-    known = vocabulary.words | ENGLISH
+    known = vocabulary.words | ENGLISH | set(COLOURS)
     return len(word) > 2 and (word in known or (word.endswith("s") and word[:-1] in known))
 
 

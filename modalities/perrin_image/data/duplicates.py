@@ -23,7 +23,7 @@ def thumbnails(pictures: NDArray[np.uint8]) -> NDArray[np.float32]:
     for start in range(0, len(pictures), 256):
         block = premultiplied(pictures[start : start + 256])
         small[start : start + 256] = block.reshape(-1, 16, 4, 16, 4, 4).mean((2, 4))
-    return small.reshape(len(pictures), -1)
+    return small.reshape(len(pictures), 16 * 16 * 4)
 
 
 def first_of_each(pictures: NDArray[np.uint8]) -> tuple[list[int], dict[int, list[int]]]:
@@ -31,15 +31,16 @@ def first_of_each(pictures: NDArray[np.uint8]) -> tuple[list[int], dict[int, lis
     duplicates."""
     thumbs = thumbnails(pictures)
     square = (thumbs**2).sum(1)
+    near = square[:, None] + square[None] - 2 * thumbs @ thumbs.T < _RMS**2 * thumbs.shape[1]
     firsts: list[int] = []
     merged: dict[int, list[int]] = {}
+    unique = np.zeros(len(thumbs), bool)
     for index in range(len(thumbs)):
-        if firsts:
-            earlier = np.array(firsts)
-            near = (square[earlier] + square[index] - 2 * thumbs[earlier] @ thumbs[index]) / thumbs.shape[1] < _RMS**2
-            same = [i for i in earlier[near] if np.abs(thumbs[i] - thumbs[index]).max() < _PEAK]
-            if same:
-                merged.setdefault(int(same[0]), []).append(index)
-                continue
-        firsts.append(index)
+        earlier = np.flatnonzero(near[index, :index] & unique[:index])
+        same = [int(i) for i in earlier if np.abs(thumbs[i] - thumbs[index]).max() < _PEAK]
+        if same:
+            merged.setdefault(same[0], []).append(index)
+        else:
+            unique[index] = True
+            firsts.append(index)
     return firsts, merged

@@ -94,7 +94,10 @@ def recolour(pixels: NDArray[np.uint8], source: str, target: str) -> NDArray[np.
     """
     lch = to_oklch(pixels[..., :3])
     opaque = pixels[..., 3] >= 128
-    weight, away = _membership(lch, opaque & (pixel_words(lch) == COLOURS.index(source)), source)
+    chosen = opaque & (pixel_words(lch) == COLOURS.index(source))
+    if not chosen.any():
+        return None
+    weight, away = _membership(lch, chosen, source)
     body = opaque & (weight > 0.5)
     if body.sum() < 16:
         return None

@@ -47,7 +47,7 @@ def contact_sheet(
     draw = ImageDraw.Draw(sheet)
     for place, index in enumerate(chosen):
         x, y = place % columns * width, place // columns * height
-        picture = Image.fromarray(np.asarray(opened.pictures[index]), "RGBA")
+        picture = Image.fromarray(np.asarray(opened.pictures[index]))
         sheet.paste(picture, (x + (width - 64) // 2, y + 2), picture)
         record = opened.records[index]
         lines = [f"{record.style}: {record.colour or '-'}", *record.captions[:4]]

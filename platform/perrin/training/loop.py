@@ -93,13 +93,13 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
                 numbers_now |= {key: float(number) for key, number in numbers.items()}
                 report(step, stage.steps, numbers_now)
                 _log(log, {"step": step, "images": step * stage.batch, **numbers_now})
+            if step == last or time.monotonic() - saved > stage.save_seconds:
+                _save(out / CHECKPOINT, step, accelerator.unwrap_model(prepared), ema, optimizer)
+                saved = time.monotonic()
             if step % stage.evaluate_every == 0 or step == last:
                 measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png")
                 _log(log, {"step": step, "evaluation": measured})
                 tick, seen = time.monotonic(), 0
-            if step == last or time.monotonic() - saved > stage.save_seconds:
-                _save(out / CHECKPOINT, step, accelerator.unwrap_model(prepared), ema, optimizer)
-                saved = time.monotonic()
     return ema
 
 

@@ -135,6 +135,7 @@ def test_sets_leave_out_tones_and_flags_and_count_them(packages: dict[str, Path]
         ("grapes", "grapes"),
         ("glass of milk", "a glass of milk"),
         ("men with bunny ears", "men with bunny ears"),
+        ("men wrestling", "men wrestling"),
         ("bus", "a bus"),
         ("bacon", "bacon"),
     ],
