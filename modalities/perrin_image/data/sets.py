@@ -42,12 +42,12 @@ SETS: tuple[EmojiSet, ...] = (
         "emojione",
         "emojione",
         "CC-BY-4.0",
-        "EmojiOne 2.3 / EmojiTwo, (c) Ranks.com Inc. and the EmojiTwo contributors",
+        "EmojiOne 2.3, (c) Emoji One, as kept by EmojiTwo",
         0.08,
     ),
     EmojiSet("noto-v1", "blob", "Apache-2.0", "Noto Emoji v1 (blobs), (c) Google Inc.", 0.06),
     EmojiSet("fxemoji", "fx", "Apache-2.0", "FxEmojis, (c) Mozilla Foundation", 0.04),
-    EmojiSet("streamline-emojis", "streamline", "CC-BY-4.0", "Streamline Emojis, (c) Streamline (webalys)", 0.02),
+    EmojiSet("streamline-emojis", "streamline", "CC-BY-4.0", "Streamline Emojis, (c) Streamline", 0.02),
     EmojiSet("openclipart", "clipart", "public domain", "Open Clip Art Library 0.18 and its contributors", 0.10),
 )
 
