@@ -41,8 +41,8 @@ class ImageParameters(Parameters):
         elif result.size not in sizes:
             raise InvalidInput("size", result.size, f"one of {', '.join(map(str, sizes))} for model {card.name}")
         styles = card.conditioners.get("style", [])
-        if result.style is not None and result.style not in [*styles, "any"]:
-            raise InvalidInput("style", result.style, f"one of {', '.join([*styles, 'any'])} for model {card.name}")
+        if result.style is not None and result.style not in styles:
+            raise InvalidInput("style", result.style, f"one of {', '.join(styles)} for model {card.name}")
         return result
 
 

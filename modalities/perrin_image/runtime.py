@@ -63,8 +63,8 @@ class ImageRuntime:
         p = parameters
         if p.seed is None or p.steps is None or p.size is None or p.sampler is None or p.guidance is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
-        styles = self.card.conditioners.get("style", [])
-        label = torch.tensor([styles.index(p.style) if p.style in styles else len(styles)], device=self.device)
+        styles = self.card.conditioners["style"]
+        label = torch.tensor([styles.index(p.style or "any")], device=self.device)
         text = text_encoder(self.device)([p.prompt, p.negative])
         condition, null = (
             {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label} for i in (0, 1)

@@ -193,7 +193,11 @@ class Client:
         return [Job(self, record) for record in self._transport.read(_JOBS, "GET", "/jobs", params=wanted)]
 
     def cancel(self, job_id: str) -> Job:
-        """Ask for a job to be stopped. One that has ended stays as it is."""
+        """Ask for a job to be stopped.
+
+        Raises:
+            Conflict: it has ended already.
+        """
         return Job(self, self._transport.read(_JOB, "POST", _path("jobs", job_id) + "/cancel"))
 
     def modalities(self) -> list[ModalityInfo]:

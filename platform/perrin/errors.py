@@ -69,7 +69,8 @@ class InvalidInput(PerrinError):
     def __init__(self, field: str, got: object, wanted: str) -> None:
         shown = repr(got)
         if len(shown) > 80:
-            shown = shown[:60] + f"... ({len(shown)} characters)"
+            length = len(got) if isinstance(got, str) else len(shown)
+            shown = shown[:60] + f"... ({length} characters)"
         super().__init__(f"{field}: got {shown}, wanted {wanted}")
         self.field = field
         self.got = got

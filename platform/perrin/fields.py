@@ -68,7 +68,7 @@ def _field(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], r
     core = _resolve(part, definitions)
     kind = _kind(core)
     inner = _resolve(core.get("items", {}), definitions) if kind == "array" else core
-    choices = inner.get("enum", (inner["const"],) if "const" in inner else ())
+    choices = inner.get("enum", (inner["const"],) if "const" in inner else part.get("choices", ()))
     step = 1 if kind == "integer" else 0
     low, high = core.get("minimum"), core.get("maximum")
     if low is None and "exclusiveMinimum" in core:

@@ -17,7 +17,7 @@ import re
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, overload
+from typing import Any, overload
 
 from perrin import plugins
 from perrin.engine import Engine, Failed, File, Finished, Request
@@ -27,9 +27,6 @@ from perrin.files import check_writable, numbered, write_files
 from perrin.modality import Format, Modality, Parameters, Progress, validate
 from perrin.models import ModelCard, find
 from perrin.settings import Settings
-
-if TYPE_CHECKING:
-    from perrin.modality import Runtime
 
 __all__ = ["Generator", "Result", "Results", "load"]
 
@@ -60,7 +57,6 @@ class Generator:
         self._face = face
         self._card = card
         self._engine = Engine(device)
-        self._exporter: Runtime | None = None
 
     @property
     def card(self) -> ModelCard:
@@ -120,9 +116,7 @@ class Generator:
                         return event
 
     def _export(self, values: Sequence[Any], kind: Format, metadata: Mapping[str, Any]) -> bytes:
-        if self._exporter is None:
-            self._exporter = plugins.runtime(self._face).load(self._card, self.device)
-        return self._exporter.export(values, kind, metadata)
+        return self._engine.model(self._face, self._card).export(values, kind, metadata)
 
 
 class Results(Sequence["Result"]):

@@ -129,6 +129,27 @@ class Modality:
     package: str
     examples: tuple[Mapping[str, Any], ...] = ()
 
+    def schema(self) -> dict[str, Any]:
+        """JSON schema of the parameters, for forms and command lines, with what is installed here.
+
+        ``model`` and ``sampler`` list what there is to choose from; so do ``size`` and whatever the default model's
+        card says of its conditioners (drawing styles, ...), where a parameter has that name.
+        """
+        from perrin.diffusion.solvers import SOLVERS
+        from perrin.models import models
+
+        cards = {name: card for name, card in models().items() if card.modality == self.name}
+        choices: dict[str, list[Any]] = {"model": list(cards), "sampler": list(SOLVERS)}
+        card = cards.get(self.default_model)
+        if card is not None:
+            choices |= {k: v for k, v in card.conditioners.items() if isinstance(v, list)}
+            choices["size"] = sorted({width for width, height in card.sizes if width == height})
+        schema = self.parameters.model_json_schema()
+        for name, field in schema["properties"].items():
+            if choices.get(name) and "enum" not in field:
+                field["choices"] = choices[name]
+        return schema
+
     def format(self, name: str) -> Format:
         """The format called ``name`` (``png`` or ``.png``).
 

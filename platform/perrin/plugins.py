@@ -7,6 +7,7 @@ command line). Modalities are found by name and never imported by name.
 from __future__ import annotations
 
 import importlib
+import warnings
 from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from typing import TYPE_CHECKING, Any
@@ -25,8 +26,14 @@ def _entries() -> dict[str, EntryPoint]:
 
 
 def modalities() -> dict[str, Modality]:
-    """Every modality installed, by name, in alphabetical order."""
-    return {name: entry.load() for name, entry in _entries().items()}
+    """Every modality installed, by name, in alphabetical order; a broken one is left out with a warning."""
+    found: dict[str, Modality] = {}
+    for name, entry in _entries().items():
+        try:
+            found[name] = entry.load()
+        except Exception as error:  # somebody else's package may raise anything
+            warnings.warn(f"modality {name} ({entry.value}) cannot be loaded: {error!r}", RuntimeWarning, stacklevel=2)
+    return found
 
 
 def modality(name: str) -> Modality:

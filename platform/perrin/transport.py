@@ -138,6 +138,7 @@ class Transport:
                         yield event
                         if event.state.terminal:
                             return
+                        heard = time.monotonic()  # the time a caller takes is not the gateway's silence
                 if over and after == seen:
                     return
                 over = over or ended()  # then read to the end once more: events may have come in between

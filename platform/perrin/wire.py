@@ -8,7 +8,7 @@ The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization
     POST   /jobs                          Submission -> JobRecord (201; 200 when the Idempotency-Key was seen before)
     GET    /jobs?state=&modality=&search=&before=&limit=      [JobRecord], newest first
     GET    /jobs/{id}                     JobRecord
-    POST   /jobs/{id}/cancel              JobRecord
+    POST   /jobs/{id}/cancel              JobRecord; 409 once the job has ended
     GET    /jobs/{id}/events?after=N      server-sent events, each an EventRecord; ends after the job's end
     GET    /jobs/{id}/preview             image/png, 404 until there is one
     GET    /artifacts/{id}                the bytes

@@ -10,6 +10,7 @@ References:
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -132,8 +133,14 @@ class DiffusionTask:
             },
             "process": {"kind": "flow"},
             "prediction": "velocity",
-            "conditioners": {"prompt": "minilm", "style": list(STYLES)},
+            "conditioners": {"prompt": "minilm", "style": [*STYLES, "any"]},
             "sizes": [[64, 64]],
+            "data": {
+                "pictures": sum(not r.recoloured for r in self.pictures.records),
+                "recoloured": sum(r.recoloured for r in self.pictures.records),
+                "held_out": len(self.pictures.held_out),
+                "styles": dict(Counter(r.style for r in self.pictures.records if not r.recoloured)),
+            },
             "attributions": [
                 {"source": f"{package} {version}", "licence": licence, "line": line}
                 for package, version, licence, line in attributions()

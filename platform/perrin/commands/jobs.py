@@ -85,7 +85,7 @@ def job(
 def cancel(
     job_ids: Annotated[list[str], typer.Argument(help="Ids of the jobs.", metavar="ID...", show_default=False)],
 ) -> None:
-    """Stop jobs, waiting or running. One that has ended stays as it is."""
+    """Stop jobs, waiting or running."""
     from perrin.client import Client
 
     with Client() as client:

@@ -52,7 +52,7 @@ def _group(names: Callable[[], list[str]], command: Callable[[str], Any], about:
             return command_of(cmd_name, command(cmd_name))
 
     holder = typer.Typer(
-        cls=Group, help=about, subcommand_metavar="MODALITY [PROMPT] [OPTIONS]", rich_markup_mode="rich"
+        cls=Group, help=about, subcommand_metavar="MODALITY [PROMPT]", add_completion=False, rich_markup_mode="rich"
     )
 
     @holder.callback(invoke_without_command=True)
@@ -69,7 +69,7 @@ def _local_names() -> list[str]:
 
 def _generate_command(name: str) -> Callable[..., None]:
     face = plugins.modality(name)
-    fields = read_fields(face.parameters.model_json_schema())
+    fields = read_fields(face.schema())
 
     def run(**values: Any) -> None:
         _generate(face, given(fields, values), values["out_"], values["device_"])
@@ -101,7 +101,7 @@ def _generate(face: Modality, values: dict[str, Any], out: str | None, device: s
 def _submit_command(name: str) -> Callable[..., None]:
     try:
         face = plugins.modality(name)
-        summary, schema = face.summary, face.parameters.model_json_schema()
+        summary, schema = face.summary, face.schema()
     except UnknownName:
         summary, schema = _remote(name)
     fields = read_fields(schema)

@@ -10,7 +10,7 @@ __all__ = ["models"]
 
 Name = Annotated[str, typer.Argument(help="The model's name.", metavar="NAME", show_default=False)]
 
-models = typer.Typer(help="The models of this installation.", rich_markup_mode="rich")
+models = typer.Typer(help="The models of this installation.", add_completion=False, rich_markup_mode="rich")
 
 
 @models.callback(invoke_without_command=True)

@@ -53,7 +53,7 @@ def given(fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _annotation(field: Field) -> Any:
     if field.name == "prompt":
-        return Annotated[str | None, typer.Argument(help=_help(field), metavar="[PROMPT]", show_default=False)]
+        return Annotated[str | None, typer.Argument(help=_help(field), metavar="PROMPT", show_default=False)]
     name = field.name.replace("_", "-")
     panel = "Parameters"
     if field.kind == "boolean":

@@ -19,7 +19,21 @@ import numpy.typing as npt
 from perrin.diffusion.process import Array, Flow, Process
 from perrin.errors import InvalidInput
 
-__all__ = ["Grid", "explicit", "karras", "leading", "linspace", "log_snr", "shifted", "trailing"]
+__all__ = [
+    "Grid",
+    "beta",
+    "explicit",
+    "exponential",
+    "karras",
+    "leading",
+    "linear_quadratic",
+    "linspace",
+    "log_snr",
+    "polyexponential",
+    "resolution_shift",
+    "shifted",
+    "trailing",
+]
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +43,8 @@ class Grid:
     Attributes:
         process: the forward process.
         times: (N,), strictly decreasing, in the process's own units.
-        alpha: (N + 1,) signal scales; the last is 1.
-        sigma: (N + 1,) noise scales; the last is 0.
+        alpha: (N + 1,) signal scales; the last is 1. For a process per channel (N + 1, C).
+        sigma: (N + 1,) noise scales; the last is 0. Likewise.
     """
 
     process: Process
@@ -59,10 +73,15 @@ def explicit(process: Process, times: npt.ArrayLike) -> Grid:
         raise InvalidInput("times", f"shape {t.shape}", "a list of at least one time")
     if not np.isfinite(t).all() or (np.diff(t) >= 0).any():
         raise InvalidInput("times", t.tolist(), "finite, strictly decreasing times")
-    if t[0] > process.t_max * (1 + 1e-9) or t[-1] < min(process.t_min, 0.0) or process.sigma(t[-1]) <= 0:
+    if t[0] > process.t_max * (1 + 1e-9) or t[-1] < min(process.t_min, 0.0) or (process.sigma(t[-1]) <= 0).any():
         raise InvalidInput("times", [float(t[0]), float(t[-1])], f"times from {process.t_max:g} down, above 0 noise")
-    alpha, sigma = process.alpha(t), process.sigma(t)
-    return Grid(process, t, np.append(alpha, 1.0), np.append(sigma, 0.0))
+    return _ended(process, t, process.alpha(t), process.sigma(t))
+
+
+def _ended(process: Process, t: Array, alpha: Array, sigma: Array) -> Grid:
+    """The grid of these points and the clean end."""
+    clean = np.ones_like(alpha[:1])
+    return Grid(process, t, np.concatenate([alpha, clean]), np.concatenate([sigma, 0 * clean]))
 
 
 def _steps(steps: int) -> int:
@@ -100,14 +119,18 @@ def _count(process: Process, steps: int) -> int:
 
 def _noisiest(process: Process) -> float:
     """log-SNR of the noisiest time at which it is finite."""
-    start = process.t_max if np.isfinite(process.log_snr(process.t_max)) else process.t_max * (1 - 1e-3)
-    return float(process.log_snr(start))
+    start = process.t_max if np.isfinite(process.log_snr(process.t_max)).all() else process.t_max * (1 - 1e-3)
+    return float(np.ravel(process.log_snr(start))[0])
+
+
+def _cleanest(process: Process) -> float:
+    return float(np.ravel(process.log_snr(process.t_min))[0])
 
 
 def karras(process: Process, steps: int, rho: float = 7.0) -> Grid:
     """Noise-to-signal ratios even in their rho-th root (Karras et al., eq. 5)."""
     ratio_max = np.exp(-_noisiest(process) / 2)
-    ratio_min = np.exp(-float(process.log_snr(process.t_min)) / 2)
+    ratio_min = np.exp(-_cleanest(process) / 2)
     u = np.linspace(0, 1, _steps(steps))
     ratio = (ratio_max ** (1 / rho) + u * (ratio_min ** (1 / rho) - ratio_max ** (1 / rho))) ** rho
     return _at(process, -2 * np.log(ratio))
@@ -115,7 +138,7 @@ def karras(process: Process, steps: int, rho: float = 7.0) -> Grid:
 
 def log_snr(process: Process, steps: int) -> Grid:
     """Even in log-SNR (Lu et al., DPM-Solver, 2022, section 3.4)."""
-    return _at(process, np.linspace(_noisiest(process), float(process.log_snr(process.t_min)), _steps(steps)))
+    return _at(process, np.linspace(_noisiest(process), _cleanest(process), _steps(steps)))
 
 
 def _at(process: Process, values: Array) -> Grid:
@@ -123,7 +146,63 @@ def _at(process: Process, values: Array) -> Grid:
     alpha, sigma = process.scales(values)
     t = process.time(values)
     grid = explicit(process, np.clip(t, min(process.t_min, t[-1]), process.t_max))
-    return Grid(process, grid.times, np.append(alpha, 1.0), np.append(sigma, 0.0))
+    return _ended(process, grid.times, alpha, sigma)
+
+
+def exponential(process: Process, steps: int) -> Grid:
+    """Noise-to-signal ratios in geometric progression: another name for `log_snr`."""
+    return log_snr(process, steps)
+
+
+def polyexponential(process: Process, steps: int, rho: float = 1.0) -> Grid:
+    """log of the noise-to-signal ratio as a power of the step: rho > 1 spends more steps where it is clean."""
+    if not rho > 0:
+        raise InvalidInput("rho", rho, "a number above 0")
+    ramp = np.linspace(1, 0, _steps(steps)) ** rho
+    return _at(process, _cleanest(process) + ramp * (_noisiest(process) - _cleanest(process)))
+
+
+def beta(process: Process, steps: int, a: float = 0.6, b: float = 0.6) -> Grid:
+    """Times at even quantiles of a Beta(a, b) distribution, dense at both ends (Lee et al., Beta Sampling, 2024)."""
+    if not (a > 0 and b > 0):
+        raise InvalidInput("a", (a, b), "two numbers above 0")
+    # The distribution function, integrated in u with x = sin^2 u, where the density has no poles.
+    u = np.linspace(0, np.pi / 2, 200_001)[1:-1]
+    density = np.sin(u) ** (2 * a - 1) * np.cos(u) ** (2 * b - 1)
+    mass = np.cumsum(density)
+    quantile = np.interp(np.linspace(1, 0, _steps(steps) + 1)[:-1], mass / mass[-1], np.sin(u) ** 2)
+    quantile[0] = 1.0
+    return explicit(process, process.t_min + quantile * (process.t_max - process.t_min))
+
+
+def linear_quadratic(process: Process, steps: int, threshold: float = 0.025, linear: int | None = None) -> Grid:
+    """Flow times that first fall linearly by ``threshold``, then quadratically (Polyak et al., Movie Gen, 2024, 3.4).
+
+    Args:
+        process: a flow process.
+        steps: N.
+        threshold: how far the linear part falls.
+        linear: steps of the linear part; half of them if left out.
+    """
+    if not isinstance(process, Flow):
+        raise InvalidInput("grid", "linear_quadratic", "a flow process")
+    first = _steps(steps) // 2 if linear is None else linear
+    if not 0 < first < steps or not 0 < threshold < 1:
+        raise InvalidInput("linear", first, f"at least 1 and below the {steps} steps, with a threshold in (0, 1)")
+    slope, rest = threshold / first, steps - first
+    k = np.arange(rest)
+    bend = (1 - threshold - slope * rest) / rest**2
+    fallen = np.concatenate([slope * np.arange(first), threshold + slope * k + bend * k**2])
+    return explicit(process, 1 - fallen)
+
+
+def resolution_shift(tokens: int, low: tuple[int, float] = (256, 0.5), high: tuple[int, float] = (4096, 1.15)) -> float:
+    """The shift for a picture of ``tokens`` tokens: exp of the line through two (tokens, log-shift) points.
+
+    The defaults are those of Flux (Esser et al., 2024, section 5.3.2, gives the idea).
+    """
+    slope = (high[1] - low[1]) / (high[0] - low[0])
+    return float(np.exp(low[1] + slope * (tokens - low[0])))
 
 
 def shifted(process: Process, steps: int, shift: float = 3.0) -> Grid:

@@ -50,6 +50,10 @@ def _velocity(t: Array, alpha: Array, sigma: Array) -> Coefficients:
     return Coefficients(np.ones_like(t), t, 1 / (alpha + sigma), -sigma / (alpha + sigma))
 
 
+def _score(t: Array, alpha: Array, sigma: Array) -> Coefficients:
+    return Coefficients(np.ones_like(t), t, 1 / alpha, sigma**2 / alpha)
+
+
 def _edm(t: Array, alpha: Array, sigma: Array, sigma_data: float = 0.5) -> Coefficients:
     s = sigma / alpha
     root = np.sqrt(s**2 + sigma_data**2)
@@ -61,9 +65,11 @@ PREDICTIONS: dict[str, Callable[[Array, Array, Array], Coefficients]] = {
     "x0": _x0,
     "v": _v,
     "velocity": _velocity,
+    "score": _score,
     "edm": _edm,
 }
-"""``epsilon``: noise; ``x0``: clean sample; ``v``: alpha eps - sigma x0; ``velocity``: eps - x0; ``edm``: EDM's F."""
+"""``epsilon``: noise; ``x0``: clean sample; ``v``: alpha eps - sigma x0; ``velocity``: eps - x0;
+``score``: grad log p(x_t); ``edm``: EDM's F."""
 
 
 def coefficients(prediction: str, t: Array, alpha: Array, sigma: Array) -> Coefficients:

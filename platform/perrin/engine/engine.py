@@ -121,7 +121,7 @@ class Engine:
         request, rid = flight.request, flight.request.id
         kind = face.format(request.format)
         yield [Progress(rid, "load", 0, 1)]
-        model = self._model(face, card)
+        model = self.model(face, card)
         yield [Progress(rid, "load", 1, 1), Progress(rid, "encode", 0, 1)]
         run = model.start(parameters)
         if request.state is not None:
@@ -156,7 +156,8 @@ class Engine:
                 *([Finished(rid, tuple(files), tuple(results))] if last else []),
             ]
 
-    def _model(self, face: Modality, card: ModelCard) -> Runtime:
+    def model(self, face: Modality, card: ModelCard) -> Runtime:
+        """The model that ``card`` describes, loaded if it is not in memory."""
         key = f"{card.name}@{card.sha256}"
         if key not in self._models:
             while len(self._models) >= self._resident:

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import safetensors.torch
@@ -23,9 +23,18 @@ from perrin.training.ema import EMA
 from perrin.training.recipe import Stage
 from perrin.training.task import Task
 
-__all__ = ["CHECKPOINT", "learning_rate", "run_stage"]
+__all__ = ["CHECKPOINT", "Trained", "learning_rate", "run_stage"]
 
 CHECKPOINT = "checkpoint.safetensors"
+
+
+class Trained(NamedTuple):
+    """What came out: the averaged network, the steps it took, and its last evaluation."""
+
+    network: torch.nn.Module
+    steps: int
+    metrics: dict[str, float]
+
 
 Report = Callable[[int, int, dict[str, float]], None]
 """Called with (step, steps, numbers) every few steps."""
@@ -38,7 +47,7 @@ def learning_rate(stage: Stage, step: int) -> float:
     return stage.learning_rate * min(up, down)
 
 
-def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, steps: int | None = None) -> EMA:
+def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, steps: int | None = None) -> Trained:
     """Train one stage to its end, or to ``steps`` if that is earlier, resuming what is in ``out``.
 
     Args:
@@ -96,11 +105,12 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             if step == last or time.monotonic() - saved > stage.save_seconds:
                 _save(out / CHECKPOINT, step, accelerator.unwrap_model(prepared), ema, optimizer)
                 saved = time.monotonic()
-            if step % stage.evaluate_every == 0 or step == last:
-                measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png")
-                _log(log, {"step": step, "evaluation": measured})
+            if step % stage.evaluate_every == 0 and step < last:
+                _log(log, {"step": step, "evaluation": task.evaluate(ema.network, out / f"samples-{step:07d}.png")})
                 tick, seen = time.monotonic(), 0
-    return ema
+        measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png")
+        _log(log, {"step": step, "evaluation": measured})
+    return Trained(ema.network, step, measured)
 
 
 def _log(stream: Any, values: dict[str, Any]) -> None:

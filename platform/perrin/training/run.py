@@ -63,6 +63,7 @@ def train(
     folders["data"].mkdir(parents=True, exist_ok=True)
     folders["model"].mkdir(parents=True, exist_ok=True)
     fields: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
     with Progress(*columns, TextColumn("{task.fields[note]}")) as bars:
         for stage in recipe.stages:
@@ -79,9 +80,10 @@ def train(
                 bars.update(bar, completed=step, total=steps, note=note)
 
             task.prepare(prepared)
-            ema = run_stage(stage, task, folders["out"], recipe.seed, report, steps=dry_run)
-            fields |= task.publish(ema.network, folders["model"])
+            trained = run_stage(stage, task, folders["out"], recipe.seed, report, steps=dry_run)
+            fields |= task.publish(trained.network, folders["model"])
+            metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
             folders[stage.name] = out / stage.name
     card = {"name": recipe.name, "modality": recipe.modality, "recipe": f"{recipe.modality}/{recipe.name}"}
-    write_card(ModelCard.model_validate({**card, **fields, **recipe.card}), folders["model"])
+    write_card(ModelCard.model_validate({**card, **fields, "metrics": metrics, **recipe.card}), folders["model"])
     return folders["model"]

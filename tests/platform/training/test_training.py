@@ -92,8 +92,8 @@ def test_killed_and_resumed_is_the_same_run(tmp_path: Path) -> None:
 
 def test_it_learns_and_logs(tmp_path: Path) -> None:
     stage = STAGE.model_copy(update={"steps": 400, "learning_rate": 0.02, "evaluate_every": 200})
-    ema = run_stage(stage, Line(), tmp_path, 1, lambda *a: None)
-    assert abs(float(ema.network(torch.zeros(1, 1))) + 1) < 0.1
+    trained = run_stage(stage, Line(), tmp_path, 1, lambda *a: None)
+    assert abs(float(trained.network(torch.zeros(1, 1))) + 1) < 0.1
     lines = [json.loads(line) for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     losses = [line["loss"] for line in lines if "loss" in line]
     assert losses[-1] < losses[0] / 10

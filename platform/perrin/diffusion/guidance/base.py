@@ -16,9 +16,8 @@ from torch import Tensor
 
 from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point
 from perrin.diffusion.state import State
-from perrin.errors import InvalidInput
 
-__all__ = ["Branch", "ClassifierFree", "Combined", "Guidance", "Unguided", "classifier_free", "evaluate"]
+__all__ = ["Branch", "Combined", "Guidance", "Memory", "Unguided", "evaluate"]
 
 Memory = Mapping[str, State]
 """What a guidance keeps from row to row, by name."""
@@ -62,56 +61,6 @@ class Unguided(Guidance):
 
     def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
         return Combined(outputs[0], outputs[0], memory)
-
-
-@dataclass(frozen=True)
-class ClassifierFree(Guidance):
-    r"""Classifier-free guidance.
-
-    .. math:: D = D_\varnothing + w\,(D_c - D_\varnothing)
-
-    Attributes:
-        denoiser: conditional, trained with condition dropout.
-        scale: w; 1 is no guidance, and costs one evaluation.
-        null: the condition that stands for none.
-        interval: times (low, high) in which guidance acts; outside, one evaluation.
-
-    References:
-        Ho and Salimans, Classifier-Free Diffusion Guidance (2022), eq. 6;
-        Kynkaanniemi et al., Applying Guidance in a Limited Interval (2024).
-    """
-
-    denoiser: Denoiser
-    scale: float
-    null: Condition
-    interval: tuple[float, float] = (-float("inf"), float("inf"))
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.scale <= 1000:
-            raise InvalidInput("guidance", self.scale, "a finite number of at least 0 and at most 1000")
-
-    def branches(self, condition: Condition, t: float) -> Sequence[Branch]:
-        conditional = Branch(self.denoiser, condition)
-        if self.scale == 1 or not self.interval[0] <= t <= self.interval[1]:
-            return (conditional,)
-        return (conditional, Branch(self.denoiser, self.null))
-
-    def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
-        if len(outputs) == 1:
-            return Combined(outputs[0], outputs[0], memory)
-        conditional, null = outputs
-        guided = null + self.scale * (conditional - null)
-        return Combined(guided, guided, memory)
-
-
-def classifier_free(
-    denoiser: Denoiser,
-    scale: float,
-    null: Condition,
-    interval: tuple[float, float] = (-float("inf"), float("inf")),
-) -> ClassifierFree:
-    """`ClassifierFree` guidance of ``denoiser``."""
-    return ClassifierFree(denoiser, scale, null, interval)
 
 
 def evaluate(branches: Sequence[Branch], x: State, point: Point) -> list[Output]:

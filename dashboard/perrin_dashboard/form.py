@@ -1,0 +1,181 @@
+"""A form from a JSON schema: one widget for each field, whatever the modality.
+
+The prompt comes first and large, then what the modality itself asks for; the settings that every modality shares and
+few people touch wait under Advanced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import streamlit as st
+
+from perrin.fields import Field, convert, read_fields
+from perrin.wire import ModalityInfo, ModelInfo
+
+__all__ = ["draw_form", "fill"]
+
+ADVANCED = frozenset({"model", "steps", "sampler", "guidance"})
+"""Fields of every modality that have a good default."""
+
+LARGE = 2**31
+"""A bound beyond this is of no interest to a person."""
+
+LONG = 100
+"""A text that may be this long gets a line of its own."""
+
+
+def fill(modality: str, parameters: Mapping[str, Any], *, seed: bool = True) -> None:
+    """Put parameters into the form; it shows them when it is drawn next. Without ``seed``, a new one will be drawn."""
+    st.session_state["modality"] = modality
+    st.session_state["_fill"] = {k: v for k, v in parameters.items() if seed or k != "seed"}
+
+
+def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]:
+    """Draw the form; the values that were given."""
+    fields = {field.name: field for field in read_fields(info.parameters)}
+    _put(info.name, fields, st.session_state.pop("_fill", None))
+    models = [model for model in models if model.modality == info.name]
+    chosen = st.session_state.get(_key(info.name, "model")) or info.default_model
+    defaults = next((model.defaults for model in models if model.name == chosen), {})
+    values: dict[str, Any] = {}
+    if "prompt" in fields:
+        values["prompt"] = _prompt(info, fields["prompt"])
+    shown = [field for name, field in fields.items() if name != "prompt" and name not in ADVANCED]
+    wide = [field for field in shown if _is_text(field) and not field.choices and (field.longest or LONG) >= LONG]
+    for field in wide:
+        values[field.name] = _widget(info.name, field, defaults)
+    values |= _grid(info.name, [field for field in shown if field not in wide], defaults)
+    with st.expander("Advanced", icon=":material/tune:"):
+        if "model" in fields:
+            values["model"] = _model(info, fields["model"], models)
+        rest = [fields[name] for name in fields if name in ADVANCED and name != "model"]
+        values |= _grid(info.name, rest, defaults)
+    return {name: value for name, value in values.items() if value not in (None, "", [])}
+
+
+def _grid(modality: str, fields: Sequence[Field], defaults: Mapping[str, Any]) -> dict[str, Any]:
+    values: dict[str, Any] = {}
+    for start in range(0, len(fields), 2):
+        for field, column in zip(fields[start : start + 2], st.columns(2), strict=False):
+            with column:
+                values[field.name] = _widget(modality, field, defaults)
+    return values
+
+
+def _key(modality: str, field: str) -> str:
+    return f"form/{modality}/{field}"
+
+
+def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] | None) -> None:
+    """Write values where the widgets will read them; fields that are not named go back to their default."""
+    if values is None:
+        return
+    for name, field in fields.items():
+        value = values.get(name)
+        if value is None:
+            value = field.default
+        elif field.kind == "number":
+            value = float(value)
+        elif field.kind == "object":
+            value = json.dumps(value)
+        elif field.kind == "array" and not field.choices:
+            value = ", ".join(map(str, value))
+        if value is None and _is_text(field) and not field.choices:
+            value = ""
+        st.session_state[_key(modality, name)] = value
+
+
+def _prompt(info: ModalityInfo, field: Field) -> str:
+    with st.container(key="prompt"):
+        text = st.text_area(
+            field.title,
+            key=_key(info.name, "prompt"),
+            placeholder=field.help,
+            max_chars=field.longest,
+            height=104,
+            persist_state="session",
+            label_visibility="collapsed",
+        )
+    examples = {str(example["prompt"]): example for example in info.examples if "prompt" in example}
+    if examples:
+        st.pills(
+            "Examples",
+            list(examples),
+            key="examples",
+            label_visibility="collapsed",
+            wrap=True,
+            on_change=lambda: _take_example(info.name, examples),
+        )
+    return (text or "").strip()
+
+
+def _take_example(modality: str, examples: Mapping[str, Mapping[str, Any]]) -> None:
+    chosen = st.session_state.get("examples")
+    if chosen is not None:
+        st.session_state["examples"] = None
+        for name, value in examples[chosen].items():
+            st.session_state[_key(modality, name)] = value
+
+
+def _model(info: ModalityInfo, field: Field, models: Sequence[ModelInfo]) -> str | None:
+    titles = {model.name: model.title for model in models}
+    return st.selectbox(
+        field.title,
+        list(titles),
+        index=None,
+        key=_key(info.name, "model"),
+        placeholder=info.default_model,
+        format_func=lambda name: f"{name}: {titles[name]}" if name in titles else name,
+        help=field.help,
+        persist_state="session",
+    )
+
+
+def _is_text(field: Field) -> bool:
+    return field.kind in {"string", "object"} or (field.kind == "array" and not field.choices)
+
+
+def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
+    """The widget that fits a field, and what it holds."""
+    key = _key(modality, field.name)
+    default = defaults.get(field.name, field.default)
+    shown = "Random" if field.name == "seed" else "Default" if default is None else str(default)
+    common: dict[str, Any] = {
+        "label": field.title,
+        "key": key,
+        "help": ". ".join(part for part in (field.help.rstrip("."), field.range) if part) or None,
+        "persist_state": "session",
+    }
+    if field.choices and field.kind == "array":
+        return st.multiselect(options=list(field.choices), default=field.default or [], **common)
+    if field.choices:
+        index = field.choices.index(field.default) if field.default in field.choices else None
+        return st.selectbox(options=list(field.choices), index=index, placeholder=shown, **common)
+    if field.kind == "boolean":
+        return st.toggle(value=bool(field.default), **common)
+    if field.kind in {"integer", "number"}:
+        return _number(field, shown, common)
+    text = st.text_input(
+        value=field.default if isinstance(field.default, str) else "",
+        max_chars=field.longest,
+        placeholder=shown or None,
+        **common,
+    )
+    if field.kind == "array" and text:
+        return [convert(field, part.strip()) for part in text.split(",") if part.strip()]
+    return convert(field, text) if text else None
+
+
+def _number(field: Field, shown: str, common: dict[str, Any]) -> int | float | None:
+    kind = int if field.kind == "integer" else float
+    bounds: dict[str, Any] = {
+        "min_value": None if field.low is None else kind(field.low),
+        "max_value": None if field.high is None or field.high >= LARGE else kind(field.high),
+        "value": None if field.default is None else kind(field.default),
+        "step": kind(1) if field.kind == "integer" else 0.5,
+    }
+    held: int | float | None = st.number_input(placeholder=shown or None, **bounds, **common)
+    return held

@@ -1,0 +1,52 @@
+"""Guidance: which evaluations a row needs, and what to make of them. Everything here stacks or wraps."""
+
+from __future__ import annotations
+
+from perrin.diffusion.guidance.base import Branch, Combined, Guidance, Memory, Unguided, evaluate
+from perrin.diffusion.guidance.classifier_free import (
+    APG,
+    CFGPlusPlus,
+    CFGZeroStar,
+    ClassifierFree,
+    apg,
+    autoguidance,
+    cfg_plus_plus,
+    cfg_zero_star,
+    classifier_free,
+    perturbed,
+)
+from perrin.diffusion.guidance.steered import (
+    Constrained,
+    Steered,
+    Thresholded,
+    classifier,
+    constrained,
+    reconstruction,
+    thresholded,
+)
+
+__all__ = [
+    "APG",
+    "Branch",
+    "CFGPlusPlus",
+    "CFGZeroStar",
+    "ClassifierFree",
+    "Combined",
+    "Constrained",
+    "Guidance",
+    "Memory",
+    "Steered",
+    "Thresholded",
+    "Unguided",
+    "apg",
+    "autoguidance",
+    "cfg_plus_plus",
+    "cfg_zero_star",
+    "classifier",
+    "classifier_free",
+    "constrained",
+    "evaluate",
+    "perturbed",
+    "reconstruction",
+    "thresholded",
+]
