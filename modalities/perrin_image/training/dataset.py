@@ -6,7 +6,7 @@ one of the test prompts' recombinations ("red rocket") are left out of training 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
@@ -51,14 +51,21 @@ def prompts(section: str | None = None) -> list[str]:
     return [prompt for name in sections for prompt in values[name]]
 
 
-def load_pictures(folder: Path, progress: Progress) -> Pictures:
-    """Prepare the pack under ``folder`` if need be, and split it."""
+def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float] | None = None) -> Pictures:
+    """Prepare the pack under ``folder`` if need be, and split it.
+
+    Args:
+        folder: cache of the data.
+        progress: told how it goes.
+        emphasis: factors on the sampling weight of whole styles.
+    """
+    emphasis = emphasis or {}
     pack = open_pack(prepare(folder, progress))
     held = np.array([crc32(r.id.split("@")[0].encode()) % 50 == 0 for r in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
     train = np.flatnonzero(~held & ~barred)
-    weights = np.array([pack.records[i].weight for i in train], np.float64)
+    weights = np.array([pack.records[i].weight * emphasis.get(pack.records[i].style, 1.0) for i in train], np.float64)
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
 
 

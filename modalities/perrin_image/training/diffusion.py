@@ -46,7 +46,7 @@ class Batch(NamedTuple):
 
 
 class DiffusionTask:
-    """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``text_dropout``, ``style_dropout``."""
+    """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``text_dropout``, ``style_dropout``, ``emphasis`` on styles."""
 
     pictures: Pictures
     captions: Captions
@@ -64,7 +64,8 @@ class DiffusionTask:
 
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures; encode them and their captions."""
-        self.pictures = load_pictures(self._folders["data"] / "image", progress)
+        emphasis = self.options.get("emphasis", {})
+        self.pictures = load_pictures(self._folders["data"] / "image", progress, emphasis)
         weights = self._folders["model"] / "autoencoder.safetensors"
         state = {key: value.float() for key, value in load_file(weights).items()}
         self.codec = Autoencoder(**self.options["autoencoder"]).eval()
