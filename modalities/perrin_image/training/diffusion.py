@@ -46,7 +46,9 @@ class Batch(NamedTuple):
 
 
 class DiffusionTask:
-    """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``text_dropout``, ``style_dropout``, ``emphasis`` on styles."""
+    """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
+    ``text_dropout``, ``style_dropout``, ``emphasis`` (factors on the weight of styles).
+    """
 
     pictures: Pictures
     captions: Captions

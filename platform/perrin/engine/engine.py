@@ -61,7 +61,7 @@ class Engine:
 
     @property
     def requests(self) -> tuple[str, ...]:
-        """Ids of the requests in flight."""
+        """Ids of the requests in flight; the first one is advanced by the next tick."""
         return tuple(self._flights)
 
     @property

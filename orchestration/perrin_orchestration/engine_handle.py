@@ -1,0 +1,242 @@
+"""The supervisor's side of one engine process: what it holds, whether it moves, and how long it may take.
+
+A lease is the longer of the configured time and four times the slowest unit of the stage that the engine is in, as
+measured here. An engine that has not moved for that long hangs, and its leases are not renewed past it.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from perrin_orchestration.channel import Channel, Closed
+from perrin_orchestration.store import LeaseRef, Move
+
+__all__ = ["EngineHandle", "Tracked"]
+
+SLACK = 4.0
+"""How much longer than the slowest measured a unit of a stage may take. A first load is measured against nothing, so
+it has this many leases."""
+
+_log = structlog.get_logger("perrin.supervisor")
+
+
+@dataclass
+class Tracked:
+    """A job that the engine holds, as far as its messages tell."""
+
+    lease: LeaseRef
+    until: float
+    stage: str = "load"
+    done: int = 0
+    total: int = 1
+    news: str = ""
+    """Kind of the event to be written, or nothing."""
+    turned: bool = False
+    """The stage changed since the last write."""
+
+
+class EngineHandle:
+    """One engine process, started again whenever it dies.
+
+    Args:
+        worker: the supervisor's id.
+        device: where its models run.
+        pools: what it may claim.
+        lease_seconds: the shortest lease.
+        environment: the child's environment.
+        clock: seconds, monotonic.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        device: str,
+        pools: tuple[str, ...],
+        lease_seconds: float,
+        environment: Mapping[str, str] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.device = device
+        self._worker, self._pools, self._lease = worker, pools, lease_seconds
+        self._environment = dict(os.environ if environment is None else environment)
+        self._clock = clock
+        self._slowest: dict[str, float] = {}
+        self._spawns = 0
+        self.finished = 0
+        self.spawn_at = 0.0
+
+    def spawn(self) -> None:
+        """Start the process, under an id that no process had before."""
+        self.owner = uuid.uuid4().hex
+        self.jobs: dict[str, Tracked] = {}
+        self.models: tuple[str, ...] = ()
+        self.turn: str | None = None
+        self.ready = False
+        self._began = self._moved = self._renewed = self._clock()
+        ours, theirs = socket.socketpair()
+        os.set_inheritable(theirs.fileno(), True)
+        command = [sys.executable, "-m", "perrin_orchestration", "engine", "--fd", str(theirs.fileno())]
+        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=self._environment)
+        theirs.close()
+        self.channel = Channel(ours)
+        setup = {"owner": self.owner, "worker": self._worker, "pools": self._pools, "device": self.device}
+        self.tell(setup)
+        self._spawns += 1
+
+    def respawn_later(self) -> None:
+        """After a crash: at once the first time, then after 1, 2, 4 ... 30 s while it dies without ever being ready."""
+        self._spawns = 1 if self.ready else self._spawns
+        self.spawn_at = self._clock() + (0.0 if self.ready else min(30.0, 2.0 ** (self._spawns - 1)))
+
+    def tell(self, message: Mapping[str, Any]) -> None:
+        """Say something to the process; if it is dead, that is noticed elsewhere."""
+        try:
+            self.channel.send(message)
+        except Closed:
+            _log.debug("engine does not listen", owner=self.owner)
+
+    def hear(self) -> None:
+        """Take in what the process has said."""
+        try:
+            for message in self.channel.receive(0.0):
+                self._note(message)
+        except Closed:
+            return
+
+    def _note(self, message: Mapping[str, Any]) -> None:
+        now = self._clock()
+        self._moved = now
+        match message["is"]:
+            case "alive":
+                pass
+            case "ready":
+                self.ready = True
+            case "claimed":
+                lease = LeaseRef(message["id"], message["epoch"], self.owner)
+                self.jobs[lease.id] = Tracked(lease, now + self._lease)
+            case "turn":
+                self._measure(now)
+                self.turn = message["id"]
+            case "progress" | "preview":
+                job = self._tracked(message)
+                if job is not None:
+                    self._progress(job, message)
+            case "ended" | "lost":
+                self.finished += message["is"] == "ended"
+                if self._tracked(message) is not None:
+                    del self.jobs[message["id"]]
+                if not self.jobs:
+                    self._measure(now)
+                    self.turn = None
+            case "models":
+                self.models = tuple(message["names"])
+
+    def _tracked(self, message: Mapping[str, Any]) -> Tracked | None:
+        job = self.jobs.get(message["id"])
+        return job if job is not None and job.lease.epoch == message["epoch"] else None
+
+    def _progress(self, job: Tracked, message: Mapping[str, Any]) -> None:
+        if message["is"] == "preview":
+            job.news = "preview"
+            return
+        job.turned = job.turned or job.stage != message["stage"] or (not job.news and job.done == 0)
+        job.stage, job.done, job.total = message["stage"], message["done"], message["total"]
+        job.news = job.news or "progress"
+
+    def _measure(self, now: float) -> None:
+        """The unit that ends now was of the stage that the job whose turn it was is in."""
+        job = self.jobs.get(self.turn or "")
+        if job is not None:
+            self._slowest[job.stage] = max(self._slowest.get(job.stage, 0.0), now - self._began)
+        self._began = now
+
+    # --- leases -------------------------------------------------------------------------------------------------------
+
+    @property
+    def allowance(self) -> float:
+        """Seconds that the engine may take from here without a word."""
+        job = self.jobs.get(self.turn or "")
+        stage = job.stage if job is not None else ""
+        slowest = self._slowest.get(stage, self._lease if stage == "load" else 0.0)
+        return max(self._lease, SLACK * slowest)
+
+    @property
+    def hangs(self) -> bool:
+        """It holds jobs and has not moved for nearly as long as their leases last."""
+        return bool(self.jobs) and self._clock() - self._moved > 0.9 * self.allowance
+
+    @property
+    def turned(self) -> bool:
+        """A job has entered another stage, which is worth writing down at once."""
+        return any(job.turned for job in self.jobs.values())
+
+    def moves(self) -> list[Move]:
+        """Progress to be written down."""
+        seconds = self.allowance
+        return [
+            Move(job.lease, job.stage, job.done, job.total, seconds, job.news) for job in self.jobs.values() if job.news
+        ]
+
+    def waiting(self) -> list[LeaseRef]:
+        """Leases to be renewed because the engine has moved, though not on these jobs: their turn comes."""
+        if self._moved <= self._renewed or self._clock() - self._renewed < self._lease / 4:
+            return []
+        return [job.lease for job in self.jobs.values()]
+
+    def written(self, moves: list[Move], renewed: list[LeaseRef]) -> None:
+        """These writes reached the store."""
+        now = self._clock()
+        for lease in (*(move.lease for move in moves), *renewed):
+            job = self.jobs.get(lease.id)
+            if job is not None and job.lease == lease:
+                job.until = now + self.allowance
+        for move in moves:
+            job = self.jobs.get(move.lease.id)
+            if job is not None and (job.stage, job.done) == (move.stage, move.done):
+                job.news, job.turned = "", False
+        if renewed:
+            self._renewed = now
+
+    def abandon(self, lease: LeaseRef) -> None:
+        """The lease is lost: the process is to forget the job."""
+        self.jobs.pop(lease.id, None)
+        self.tell({"do": "abandon", "id": lease.id, "epoch": lease.epoch})
+
+    def overdue(self) -> list[LeaseRef]:
+        """Leases that could not be renewed and are about to end: the process must not go on as if it had them."""
+        margin = max(0.5, self._lease / 10)
+        return [job.lease for job in self.jobs.values() if self._clock() > job.until - margin]
+
+    # --- death --------------------------------------------------------------------------------------------------------
+
+    @property
+    def blamed(self) -> list[str]:
+        """The job that the process was working on."""
+        return [self.turn] if self.turn in self.jobs and self.turn is not None else []
+
+    @property
+    def epitaph(self) -> str:
+        """How the process ended, in words."""
+        code = self.process.returncode
+        if code is not None and code < 0:
+            try:
+                return f"killed by {signal.Signals(-code).name}"
+            except ValueError:
+                return f"killed by signal {-code}"
+        return f"exit code {code}"
+
+    def kill(self) -> None:
+        """End the process now."""
+        self.process.kill()
+        self.process.wait()

@@ -1,0 +1,62 @@
+"""The gateway's application."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from perrin import __version__
+from perrin.settings import Settings
+from perrin_orchestration.artifacts import ArtifactStore
+from perrin_orchestration.gateway import answers
+from perrin_orchestration.gateway.context import Catalogue, Context
+from perrin_orchestration.gateway.metrics import Metrics, Timing
+from perrin_orchestration.gateway.routes import router
+from perrin_orchestration.store import JobStore, schema
+from perrin_orchestration.transport import HintSender, make_app
+
+__all__ = ["create_app"]
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The gateway of the platform that ``settings`` describe.
+
+    Raises:
+        SchemaMismatch: the store is not one for this Perrin.
+        Unreachable: the database does not answer.
+    """
+    store = JobStore(settings.store_url)
+    revision = schema.check(store.database)
+    context = Context(
+        settings,
+        store,
+        ArtifactStore(settings.artifacts_path, settings.min_free_mb),
+        HintSender(make_app(settings), store),
+        Catalogue(settings),
+        Metrics(store),
+        revision,
+    )
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncIterator[None]:
+        context.hints.start()
+        yield
+        context.hints.stop()
+        store.close()
+
+    app = FastAPI(
+        title="Perrin",
+        version=__version__,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        openapi_url="/v1/openapi.json",
+    )
+    app.state.context = context
+    answers.install(app)
+    app.add_middleware(answers.BodyLimit)
+    app.add_middleware(Timing, metrics=context.metrics)
+    app.include_router(router)
+    return app

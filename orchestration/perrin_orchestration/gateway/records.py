@@ -1,0 +1,137 @@
+"""Values of the store as records of the wire."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from datetime import UTC, datetime
+
+from perrin.modality import Modality
+from perrin.models import ModelCard
+from perrin.wire import (
+    ArtifactRecord,
+    EventRecord,
+    JobError,
+    JobRecord,
+    ModalityInfo,
+    ModelInfo,
+    ProgressRecord,
+    WorkerRecord,
+)
+from perrin_orchestration.store import Artifact, Event, Job, Worker
+
+__all__ = ["artifact_record", "event_record", "job_record", "modality_info", "model_info", "worker_record"]
+
+
+def _time(seconds: float) -> datetime:
+    return datetime.fromtimestamp(seconds, UTC)
+
+
+def _maybe(seconds: float | None) -> datetime | None:
+    return None if seconds is None else _time(seconds)
+
+
+def _progress(stage: str | None, done: int, total: int) -> ProgressRecord | None:
+    return None if stage is None else ProgressRecord(stage=stage, done=done, total=total)
+
+
+def artifact_record(artifact: Artifact) -> ArtifactRecord:
+    """A result file."""
+    return ArtifactRecord(
+        id=artifact.id,
+        job_id=artifact.job_id,
+        name=artifact.name,
+        media_type=artifact.media_type,
+        size=artifact.size,
+        sha256=artifact.sha256,
+        items=list(artifact.items),
+        metadata=dict(artifact.metadata),
+    )
+
+
+def job_record(job: Job, artifacts: Iterable[Artifact], position: int | None) -> JobRecord:
+    """A job, for its owner."""
+    error = JobError(kind=job.error_kind, message=job.error_message or "") if job.error_kind else None
+    return JobRecord(
+        id=job.id,
+        user=job.user,
+        modality=job.modality,
+        model=job.model,
+        parameters=dict(job.parameters),
+        format=job.format,
+        label=job.label,
+        priority=job.priority,
+        state=job.state,
+        cancel_requested=job.cancel_requested,
+        progress=_progress(job.stage, job.done, job.total),
+        position=position,
+        attempts=job.attempts,
+        epoch=job.epoch,
+        worker=job.worker,
+        error=error,
+        artifacts=[artifact_record(artifact) for artifact in artifacts],
+        created_at=_time(job.created_at),
+        started_at=_maybe(job.started_at),
+        finished_at=_maybe(job.finished_at),
+    )
+
+
+def event_record(event: Event) -> EventRecord:
+    """Something that happened to a job."""
+    return EventRecord(
+        number=event.number,
+        job_id=event.job_id,
+        at=_time(event.at),
+        kind=event.kind,
+        state=event.state,
+        progress=_progress(event.stage, event.done, event.total),
+        message=event.message,
+    )
+
+
+def worker_record(worker: Worker) -> WorkerRecord:
+    """A worker."""
+    return WorkerRecord(
+        id=worker.id,
+        host=worker.host,
+        device=worker.device,
+        pool=worker.pool,
+        state=worker.state,
+        jobs=list(worker.jobs),
+        models=list(worker.models),
+        started_at=_time(worker.started_at),
+        seen_at=_time(worker.seen_at),
+        finished_jobs=worker.finished_jobs,
+        memory_mb=worker.memory_mb,
+        cpu_percent=worker.cpu_percent,
+        gpu_percent=worker.gpu_percent,
+    )
+
+
+def modality_info(face: Modality) -> ModalityInfo:
+    """A modality's face."""
+    return ModalityInfo(
+        name=face.name,
+        title=face.title,
+        summary=face.summary,
+        view=face.view.value,
+        formats=[kind.name for kind in face.formats],
+        default_model=face.default_model,
+        parameters=face.schema(),
+        examples=[dict(example) for example in face.examples],
+    )
+
+
+def model_info(card: ModelCard) -> ModelInfo:
+    """A model, from its card."""
+    plain = json.loads(card.model_dump_json(include={"defaults", "metrics"}))
+    return ModelInfo(
+        name=card.name,
+        modality=card.modality,
+        title=card.title,
+        summary=card.summary,
+        licence=card.licence,
+        sha256=card.sha256,
+        defaults=plain["defaults"],
+        metrics=plain["metrics"],
+    )

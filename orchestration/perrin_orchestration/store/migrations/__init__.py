@@ -1,0 +1,1 @@
+"""Alembic migrations; each runs on SQLite and on PostgreSQL."""

@@ -1,0 +1,136 @@
+"""Rows to values and back."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Mapping
+from typing import Any
+
+from sqlalchemy.engine import RowMapping
+
+from perrin.wire import JobState
+from perrin_orchestration.store.database import rows as select
+from perrin_orchestration.store.values import Artifact, Event, Job, LeaseRef, NewArtifact, NewJob, Worker
+
+__all__ = [
+    "artifact",
+    "artifact_values",
+    "event",
+    "event_of",
+    "first_event",
+    "job",
+    "job_values",
+    "pattern",
+    "ref",
+    "select",
+    "worker",
+]
+
+_JOB_FIELDS = tuple(name for name in Job.__slots__ if name not in ("parameters", "state", "cancel_requested", "user"))
+
+
+def job(row: RowMapping) -> Job:
+    """A row of ``jobs``, with its user's name where the statement joined it."""
+    values: dict[str, Any] = {name: row[name] for name in _JOB_FIELDS}
+    values["parameters"] = json.loads(row["parameters"])
+    values["state"] = JobState(row["state"])
+    values["cancel_requested"] = bool(row["cancel_requested"])
+    values["user"] = row.get("user", "")
+    return Job(**values)
+
+
+def artifact(row: RowMapping) -> Artifact:
+    """A row of ``artifacts``."""
+    return Artifact(
+        id=row["id"],
+        job_id=row["job_id"],
+        name=row["name"],
+        media_type=row["media_type"],
+        size=row["size"],
+        sha256=row["sha256"],
+        items=tuple(json.loads(row["items"])),
+        metadata=json.loads(row["details"]),
+    )
+
+
+def event(row: RowMapping) -> Event:
+    """A row of ``events``."""
+    return Event(**{**row, "state": JobState(row["state"])})
+
+
+def worker(row: RowMapping, jobs: tuple[str, ...]) -> Worker:
+    """A row of ``workers``."""
+    values = dict(row)
+    values |= {"models": tuple(json.loads(row["models"])), "drain": bool(row["drain"]), "jobs": jobs}
+    return Worker(**values)
+
+
+def ref(lease: LeaseRef) -> dict[str, Any]:
+    """The three values that every write of a worker names."""
+    return {"id": lease.id, "epoch": lease.epoch, "owner": lease.owner}
+
+
+def event_of(row: RowMapping, kind: str, message: str, now: float) -> dict[str, Any]:
+    """The event that tells of a change of the job in ``row``, with the number that the change has given it."""
+    return {
+        "job_id": row["id"],
+        "number": row["event_count"],
+        "at": now,
+        "kind": kind,
+        "state": row["state"],
+        "stage": row["stage"],
+        "done": row["done"],
+        "total": row["total"],
+        "message": message,
+    }
+
+
+def pattern(text: str) -> str:
+    """A LIKE pattern for text that contains ``text``; ``!`` escapes."""
+    escaped = text.lower().replace("!", "!!").replace("%", "!%").replace("_", "!_")
+    return f"%{escaped}%"
+
+
+def job_values(new: NewJob, now: float) -> dict[str, Any]:
+    """What is stored of a job that is submitted at ``now``, under a fresh id."""
+    words = [new.label, new.model, *(v for v in new.parameters.values() if isinstance(v, str))]
+    return {
+        "id": uuid.uuid4().hex,
+        "user_id": new.user_id,
+        "modality": new.modality,
+        "model": new.model,
+        "parameters": json.dumps(dict(new.parameters), ensure_ascii=False, allow_nan=False),
+        "format": new.format,
+        "label": new.label,
+        "search": "\n".join(words).lower(),
+        "idempotency_key": new.idempotency_key,
+        "request_sha256": new.request_sha256,
+        "pool": new.pool,
+        "priority": new.priority,
+        "run_after": new.run_after,
+        "deadline": new.deadline,
+        "now": now,
+    }
+
+
+def first_event(values: Mapping[str, Any]) -> dict[str, Any]:
+    """The event that begins the history of a job with these `job_values`."""
+    event = {"job_id": values["id"], "number": 1, "at": values["now"], "kind": "state", "state": "queued"}
+    return event | {"stage": None, "done": 0, "total": 0, "message": ""}
+
+
+def artifact_values(job_id: str, number: int, item: NewArtifact, now: float) -> dict[str, Any]:
+    """What is stored of a job's result file."""
+    return {
+        "id": uuid.uuid4().hex,
+        "job_id": job_id,
+        "number": number,
+        "name": item.name,
+        "media_type": item.media_type,
+        "size": item.size,
+        "sha256": item.sha256,
+        "items": json.dumps(list(item.items)),
+        "details": json.dumps(dict(item.metadata), ensure_ascii=False, allow_nan=False),
+        "now": now,
+    }

@@ -1,0 +1,69 @@
+"""How a worker is: memory and processor from psutil, the GPU from NVML where there is one."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import warnings
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import psutil
+
+__all__ = ["Telemetry", "Usage", "gpu_count"]
+
+
+@dataclass(frozen=True, slots=True)
+class Usage:
+    """Resident memory in MiB, processor use in percent of one core, GPU use in percent (None without a GPU)."""
+
+    memory_mb: float
+    cpu_percent: float
+    gpu_percent: float | None
+
+
+def _nvml() -> Any | None:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            pynvml = importlib.import_module("pynvml")
+        pynvml.nvmlInit()
+    except Exception:  # no package, no driver, no device: all mean that there is nothing to tell
+        return None
+    return pynvml
+
+
+def gpu_count() -> int:
+    """NVIDIA devices on this machine, without loading torch."""
+    nvml = _nvml()
+    return int(nvml.nvmlDeviceGetCount()) if nvml else 0
+
+
+class Telemetry:
+    """Measures processes and devices; each call of `usage` covers the time since the last."""
+
+    def __init__(self, devices: Iterable[str]) -> None:
+        self._processes: dict[int, psutil.Process] = {}
+        self._gpus = [int(name.partition(":")[2] or 0) for name in devices if name.startswith("cuda")]
+        self._nvml = _nvml() if self._gpus else None
+
+    def usage(self, pids: Iterable[int]) -> Usage:
+        """What these processes, and the GPUs, use now."""
+        memory = cpu = 0.0
+        wanted = set(pids)
+        self._processes = {pid: process for pid, process in self._processes.items() if pid in wanted}
+        for pid in wanted:
+            with contextlib.suppress(psutil.Error):
+                process = self._processes.setdefault(pid, psutil.Process(pid))
+                memory += process.memory_info().rss / (1 << 20)
+                cpu += process.cpu_percent(None)
+        return Usage(round(memory, 1), round(cpu, 1), self._gpu())
+
+    def _gpu(self) -> float | None:
+        if self._nvml is None:
+            return None
+        with contextlib.suppress(self._nvml.NVMLError):
+            handles = [self._nvml.nvmlDeviceGetHandleByIndex(index) for index in self._gpus]
+            return float(max(self._nvml.nvmlDeviceGetUtilizationRates(handle).gpu for handle in handles))
+        return None

@@ -1,0 +1,202 @@
+"""What the tests stand on: an outside plugin that is really installed, stores on both databases, whole platforms."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+import structlog
+
+from perrin import plugins
+from perrin_orchestration.store import JobStore, NewJob, User, schema
+from perrin_orchestration.store.database import Database
+
+PLUGIN = Path(__file__).parents[1] / "outside_plugin"
+PG_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [
+    Path(found).parent for found in [shutil.which("initdb")] if found
+]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def plain_logs() -> None:
+    structlog.configure(processors=[structlog.processors.format_exc_info, structlog.processors.JSONRenderer()])
+
+
+@pytest.fixture(scope="session")
+def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The outside plugin, installed by pip into a folder of its own."""
+    source = tmp_path_factory.mktemp("source") / "plugin"
+    shutil.copytree(PLUGIN, source)
+    target = tmp_path_factory.mktemp("site")
+    quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([sys.executable, "-m", "pip", "install", *quiet, "--target", str(target), str(source)], check=True)
+    return target
+
+
+@pytest.fixture(scope="module")
+def dots(plugin_folder: Path) -> Iterator[Path]:
+    """The outside plugin, to be found by this process and by those that it starts."""
+    before = os.environ.get("PYTHONPATH")
+    os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(plugin_folder), before]))
+    sys.path.insert(0, str(plugin_folder))
+    importlib.invalidate_caches()
+    plugins._entries.cache_clear()
+    yield plugin_folder
+    sys.path.remove(str(plugin_folder))
+    plugins._entries.cache_clear()
+    for name in [name for name in sys.modules if name.partition(".")[0] == "perrin_dots"]:
+        del sys.modules[name]
+    os.environ["PYTHONPATH"] = before or ""
+    if before is None:
+        del os.environ["PYTHONPATH"]
+
+
+# --- databases --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="session")
+def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("template") / "perrin.db"
+    database = Database(f"sqlite:///{path}")
+    schema.upgrade(database)
+    with database.engine.connect() as connection:
+        connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    database.close()
+    return path
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="session")
+def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """URL, without a database, of a private PostgreSQL server."""
+    if not PG_BIN:
+        message = "no PostgreSQL server on this machine: apt-get install postgresql"
+        if os.environ.get("CI"):
+            pytest.fail(message)
+        pytest.skip(message)
+    folder = Path("/tmp") / f"perrin-pg-{uuid.uuid4().hex[:12]}"  # a socket's path must be short
+    folder.mkdir(mode=0o700)
+    user = None
+    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
+        user = "postgres"
+        shutil.chown(folder, user)
+    port = _free_port()
+    data = folder / "data"
+
+    def run(*command: str) -> None:
+        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL, env={"LC_ALL": "C.UTF-8"})
+
+    run(str(PG_BIN[0] / "initdb"), "-D", str(data), "-U", "perrin", "-A", "trust", "-E", "UTF8", "--no-sync")
+    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=32MB"
+    pg_ctl = [str(PG_BIN[0] / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
+    run(*pg_ctl, "-o", options, "start")
+    base = f"postgresql+psycopg://perrin@127.0.0.1:{port}"
+    template = Database(f"{base}/postgres")
+    with template.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+        connection.exec_driver_sql("CREATE DATABASE template")
+    template.close()
+    migrated = Database(f"{base}/template")
+    schema.upgrade(migrated)
+    migrated.close()
+    yield base
+    run(*pg_ctl, "-m", "immediate", "stop")
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+@contextmanager
+def postgres_database(base: str, template: str = "template") -> Iterator[str]:
+    """A database of its own, dropped afterwards."""
+    name = f"t{uuid.uuid4().hex}"
+    admin = sa.create_engine(f"{base}/postgres", isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {name} TEMPLATE {template}")
+    yield f"{base}/{name}"
+    with admin.connect() as connection:
+        connection.exec_driver_sql(f"DROP DATABASE {name} WITH (FORCE)")
+    admin.dispose()
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A migrated store of its own, once on each database."""
+    if request.param == "sqlite":
+        shutil.copy(request.getfixturevalue("sqlite_template"), tmp_path / "perrin.db")
+        yield f"sqlite:///{tmp_path / 'perrin.db'}"
+    else:
+        with postgres_database(request.getfixturevalue("postgres")) as url:
+            yield url
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def empty_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[str]:
+    """A database that was never migrated."""
+    if request.param == "sqlite":
+        yield f"sqlite:///{tmp_path / 'perrin.db'}"
+    else:
+        with postgres_database(request.getfixturevalue("postgres"), "template0") as url:
+            yield url
+
+
+@pytest.fixture
+def postgres_empty(postgres: str) -> Iterator[str]:
+    """A PostgreSQL database that was never migrated."""
+    with postgres_database(postgres, "template0") as url:
+        yield url
+
+
+class Clock:
+    """A clock that goes when it is told to."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store(store_url: str, clock: Clock) -> Iterator[JobStore]:
+    made = JobStore(store_url, clock=clock)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def ann(store: JobStore) -> User:
+    return store.people.add("ann")
+
+
+NewJobs = Callable[..., NewJob]
+
+
+@pytest.fixture
+def new(ann: User) -> NewJobs:
+    """A job of ann's to be submitted; anything about it can be said."""
+
+    def make(**values: object) -> NewJob:
+        base: dict[str, object] = {"user_id": ann.id, "modality": "dots", "model": "dots-1", "format": "pgm"}
+        base |= {"parameters": {"radius": 3, "prompt": "a dot"}, "pool": "dots"}
+        return NewJob(**(base | values))  # type: ignore[arg-type]
+
+    return make
