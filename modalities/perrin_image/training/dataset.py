@@ -57,7 +57,7 @@ def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float
     Args:
         folder: cache of the data.
         progress: told how it goes.
-        emphasis: factors on the sampling weight of whole styles.
+        emphasis: factors on the sampling weight of whole styles, and under ``people`` of people.
     """
     emphasis = emphasis or {}
     pack = open_pack(prepare(folder, progress))
@@ -65,8 +65,16 @@ def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
     train = np.flatnonzero(~held & ~barred)
-    weights = np.array([pack.records[i].weight * emphasis.get(pack.records[i].style, 1.0) for i in train], np.float64)
+    weights = np.array([_weight(pack.records[i], emphasis) for i in train], np.float64)
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
+
+
+PEOPLE = frozenset("man woman person people men women boy girl child adult couple family hand hands finger".split())
+
+
+def _weight(record: Record, emphasis: Mapping[str, float]) -> float:
+    people = emphasis.get("people", 1.0) if PEOPLE & set(record.name.replace("-", " ").split()) else 1.0
+    return record.weight * emphasis.get(record.style, 1.0) * people
 
 
 def _shows(record: Record, forbidden: Sequence[Sequence[str]]) -> bool:

@@ -90,7 +90,8 @@ def log_likelihood(
     spread = math.sin(end)
     prior = -0.5 * (z / spread).square().sum(1) - size * math.log(spread * math.sqrt(2 * math.pi))
     # z_0 = cos(theta_0) x changes the volume element.
-    return prior + change + size * math.log(math.cos(begin))
+    out: Tensor = prior + change + size * math.log(math.cos(begin))
+    return out
 
 
 @torch.inference_mode()

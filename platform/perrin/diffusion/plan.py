@@ -73,12 +73,16 @@ class Plan:
         rows: one per evaluation.
         registers: how many registers the rows use.
         start: scale of draw 0 in register 0 before the first row.
+        signal: scale of a clean sample that a run starts from; the first row's alpha if None.
+        copies: how many of the registers begin like register 0; the others begin at zero.
     """
 
     solver: str
     rows: tuple[Row, ...]
     registers: int
     start: float
+    signal: float | None = None
+    copies: int = 1
 
     def __post_init__(self) -> None:
         if not self.rows:
@@ -105,7 +109,12 @@ class Plan:
             [exact((r.t, r.alpha, r.sigma)), plain(r.input), [[i, plain(t)] for i, t in r.writes], exact(r.learned)]
             for r in self.rows
         ]
-        text = json.dumps([self.registers, self.start.hex(), rows], separators=(",", ":"))
+        head = [
+            self.registers,
+            self.copies,
+            exact((self.start, self.rows[0].alpha if self.signal is None else self.signal)),
+        ]
+        text = json.dumps([head, rows], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
 
 

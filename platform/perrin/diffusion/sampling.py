@@ -51,7 +51,8 @@ class Run:
         seeds: one per sample.
         condition: the network's condition.
         noise: instead of Perrin's own; only for a state that is one tensor.
-        initial: clean sample (B, ...) to start from, noised to the plan's first point; by default none, pure noise.
+        initial: clean sample (B, ...) to start from, noised to the plan's first point; by default none, pure noise. A
+            tuple for plans that keep several copies (EDICT).
         mask: (B, N) True where an entry of the fields is real.
         spaces: where a field lives, by its name ('' for a plain tensor).
         dtype: of the registers.
@@ -72,7 +73,7 @@ class Run:
         seeds: Sequence[int],
         condition: Condition | None = None,
         noise: Noise | None = None,
-        initial: State | None = None,
+        initial: State | tuple[State, ...] | None = None,
         mask: Tensor | None = None,
         spaces: Mapping[str, Space] | None = None,
         dtype: torch.dtype = torch.float32,
@@ -102,15 +103,19 @@ class Run:
         self._registers = {name: self._first(name, p, initial) for name, p in self._plans.items()}
         self._clean: State = self._state({name: torch.zeros_like(r[0]) for name, r in self._registers.items()})
 
-    def _first(self, name: str, plan: Plan | CategoricalPlan, initial: State | None) -> list[Tensor]:
+    def _first(
+        self, name: str, plan: Plan | CategoricalPlan, initial: State | tuple[State, ...] | None
+    ) -> list[Tensor]:
         """A field's registers before the first row."""
         if isinstance(plan, CategoricalPlan):
             return [plan.start(self._uniform(name, plan, 0))]
         begin = plan.start * self._draw(0, name)
         if initial is not None:
-            clean = items_of(initial)[name].to(self._device, self._dtype)
-            begin = plan.rows[0].alpha * clean + begin
-        return [begin, *[torch.zeros_like(begin)] * (plan.registers - 1)]
+            scale = plan.rows[0].alpha if plan.signal is None else plan.signal
+            given = initial if isinstance(initial, tuple) else (initial,) * plan.copies
+            begins = [scale * items_of(state)[name].to(self._device, self._dtype) + begin for state in given]
+            return begins + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
+        return [begin] * plan.copies + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
 
     @property
     def done(self) -> bool:
@@ -133,6 +138,14 @@ class Run:
     def state(self) -> Any:
         """(B, ...) register 0: the noisy samples between two rows."""
         return self._state({name: registers[0] for name, registers in self._registers.items()})
+
+    @property
+    def copies(self) -> tuple[Any, ...]:
+        """The registers that began as copies of the state: one, or EDICT's pair."""
+        return tuple(
+            self._state({name: registers[i] for name, registers in self._registers.items()})
+            for i in range(self.plan.copies)
+        )
 
     def request(self) -> Evaluation:
         """What the next row wants evaluated.
@@ -180,6 +193,11 @@ class Run:
                 self._registers[name][register] = self._project(name, value)
         self._memory, self._clean = memory, self._state(clean)
         self.row += 1
+
+    def replace(self, state: State) -> None:
+        """Put another state into register 0, between two rows."""
+        for name, tensor in items_of(state).items():
+            self._registers[name][0] = tensor
 
     @torch.inference_mode()
     def step(self) -> None:

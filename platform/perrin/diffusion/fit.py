@@ -1,0 +1,190 @@
+r"""Calibrated plans: since a plan is data, it can be fitted to a model.
+
+The plan is a multistep one whose spacing and weights are free: with lambda = log(alpha / sigma),
+
+.. math:: x_{i+1} = \frac{\sigma_{i+1}}{\sigma_i} x_i + \alpha_{i+1} (1 - e^{-h_i}) \sum_{j<3} w_{ij} D_{i-j},
+    \qquad h_i = \lambda_{i+1} - \lambda_i
+
+w starts at the third-order exponential Adams-Bashforth weights. Spacing and weights are moved together so that a
+handful of seeds end where a fine reference run ends, by Levenberg-Marquardt with a Jacobian from finite differences;
+the model is a black box, and any guidance may be on it. Fitted on some seeds, it is judged on others.
+
+References:
+    Levenberg (1944), Marquardt (1963); Nocedal and Wright, Numerical Optimization, section 10.3;
+    Hochbruck and Ostermann, Exponential Integrators (2010), section 2.5.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from perrin.diffusion.denoiser import Condition, Denoiser
+from perrin.diffusion.grid import Grid, explicit
+from perrin.diffusion.guidance import Guidance
+from perrin.diffusion.plan import Plan, Source, row
+from perrin.diffusion.process import Array, Process
+from perrin.diffusion.sampling import Run
+from perrin.errors import InvalidInput
+
+__all__ = ["Fit", "fit"]
+
+HISTORY = 3
+
+
+@dataclass(frozen=True)
+class Fit:
+    """What came out.
+
+    Attributes:
+        plan: the fitted plan.
+        before: root mean square distance from the reference with the starting plan.
+        after: with the fitted one, on the same seeds.
+    """
+
+    plan: Plan
+    before: float
+    after: float
+
+
+def fit(
+    guidance: Guidance | Denoiser,
+    process: Process,
+    start: Grid,
+    reference: Plan,
+    *,
+    shape: Sequence[int],
+    seeds: Sequence[int],
+    condition: Condition | None = None,
+    iterations: int = 20,
+    ridge: float = 1e-5,
+    noise: Tensor | None = None,
+    dtype: torch.dtype = torch.float64,
+    progress: Callable[[int, int, str], None] = lambda done, total, label: None,
+) -> Fit:
+    """Fit a plan of ``len(start)`` evaluations to where ``reference`` ends.
+
+    Args:
+        guidance: the model as it will be sampled.
+        process: its forward process.
+        start: grid to start from; its first time stays.
+        reference: a fine plan on the same process that starts at the same time.
+        shape: of one sample.
+        seeds: to fit on, one per sample; the plan should then be judged on others.
+        condition: of the model, for all seeds, or one row per seed.
+        iterations: of Levenberg-Marquardt; each runs the plan once per parameter and once or twice more.
+        ridge: pull towards the starting weights, relative to the curvature; more generalises better, fits less.
+        noise: starting noise instead of the seeds' own.
+        dtype: the samples' type.
+        progress: told after every iteration.
+
+    Raises:
+        InvalidInput: fewer than 2 steps, or a stochastic reference.
+    """
+    if len(start) < 2:
+        raise InvalidInput("steps", len(start), "at least 2")
+
+    def end(plan: Plan) -> npt.NDArray[np.float64]:
+        run = Run(guidance, plan, shape=shape, seeds=seeds, condition=condition, noise=noise, dtype=dtype)
+        out: Any = run.run()
+        flat: npt.NDArray[np.float64] = out.double().flatten().numpy()
+        return flat
+
+    wanted = end(reference)
+    origin = np.concatenate([_spacing(start), _initial(start)])
+    count, first = len(start), float(start.times[0])
+
+    def residual(values: Array) -> npt.NDArray[np.float64]:
+        return end(_plan(process, first, values, count)) - wanted
+
+    values, errors = origin.copy(), residual(origin)
+    before, damping = float(np.sqrt(np.mean(errors**2))), 1e-2
+    for iteration in range(iterations):
+        jacobian = np.stack([(residual(values + 1e-5 * unit) - errors) / 1e-5 for unit in np.eye(len(values))], axis=1)
+        curvature, slope = jacobian.T @ jacobian, jacobian.T @ errors
+        scale = np.diag(curvature).mean()
+        slope = slope + ridge * scale * (values - origin)
+        curvature = curvature + ridge * scale * np.eye(len(values))
+        for _ in range(8):
+            step = np.linalg.solve(curvature + damping * np.diag(np.diag(curvature)), -slope)
+            tried = residual(values + step)
+            if np.isfinite(tried).all() and (tried @ tried) < (errors @ errors):
+                values, errors, damping = values + step, tried, damping / 4
+                break
+            damping *= 4
+        else:
+            break
+        progress(iteration + 1, iterations, f"rms {np.sqrt(np.mean(errors**2)):.3g}")
+    return Fit(_plan(process, first, values, count), before, float(np.sqrt(np.mean(errors**2))))
+
+
+def _spacing(grid: Grid) -> Array:
+    """Logarithms of the log-SNR steps between the times; the first of a pure-noise start is taken from below."""
+    lam = grid.half_log_snr[:-1]
+    if not np.isfinite(lam[0]):
+        lam = lam.copy()
+        lam[0] = _floor(lam[1])
+    out: Array = np.log(np.diff(lam))
+    return out
+
+
+def _floor(lam: float) -> float:
+    """A finite stand-in for the log-SNR of pure noise, well below the next one."""
+    return min(lam - 1.0, -6.0)
+
+
+def _initial(grid: Grid) -> Array:
+    """Third-order exponential Adams-Bashforth weights of every row, flat; the last row takes its estimate as it is."""
+    lam = grid.half_log_snr
+    rows: list[float] = []
+    for i in range(len(grid)):
+        order = min(HISTORY, i + 1)
+        if i + 1 == len(grid) or not np.isfinite(lam[max(0, i - order + 1)]):
+            order_weights = np.eye(1, order)[0]
+        else:
+            nodes, h = lam[i - np.arange(order)] - lam[i], lam[i + 1] - lam[i]
+            u, w = np.polynomial.legendre.leggauss(12)
+            at = (u + 1) / 2 * h
+            kernel = np.exp(at - h) * h / 2 * w / -np.expm1(-h)
+            lagrange = [
+                np.prod([(at - nodes[k]) / (nodes[j] - nodes[k]) for k in range(order) if k != j], axis=0)
+                for j in range(order)
+            ]
+            order_weights = np.array([np.sum(kernel * basis) for basis in lagrange])
+        rows += order_weights.tolist()
+    return np.array(rows)
+
+
+def _plan(process: Process, first: float, values: Array, count: int) -> Plan:
+    """The plan that parameters stand for: count - 1 spacings, then the weights of each row."""
+    lam_first = float(process.log_snr(first)) / 2
+    anchor = lam_first if np.isfinite(lam_first) else None
+    steps = np.exp(np.clip(values[: count - 1], -20, 5))
+    if anchor is None:
+        # From pure noise: the second time is set by the first spacing above the floor, the others follow.
+        lam = _floor(np.inf) + np.cumsum(steps)
+        times = np.concatenate([[first], process.time(2 * lam)])
+    else:
+        lam = anchor + np.concatenate([[0.0], np.cumsum(steps)])
+        times = process.time(2 * lam)
+        times[0] = first
+    grid = explicit(process, times)
+    weights, rows = values[count - 1 :], []
+    log = grid.half_log_snr
+    for i, t in enumerate(times):
+        order = min(HISTORY, i + 1)
+        own, weights = weights[:order], weights[order:]
+        gain = float(grid.alpha[i + 1]) * (-np.expm1(-(log[i + 1] - log[i])) if np.isfinite(log[i]) else 1.0)
+        kept = float(grid.sigma[i + 1] / grid.sigma[i])
+        share = -kept * float(grid.alpha[i])
+        terms: dict[Source, float] = {"x": kept, "estimate": gain * own[0] - share, "direction": share}
+        terms |= {j: gain * own[j] for j in range(1, order)}
+        history: dict[int, dict[Source, float]] = {1: {"estimate": 1.0}, 2: {1: 1.0}}
+        rows.append(row(t, grid.alpha[i], grid.sigma[i], {0: terms, **history}))
+    return Plan("fitted", tuple(rows), registers=HISTORY, start=float(grid.sigma[0]))
