@@ -63,7 +63,8 @@ class AutoencoderTask:
     @torch.no_grad()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
         """PSNR over held-out pictures; draws 32 of them above their reconstructions."""
-        x = to_tensor(np.stack([self.pictures.pixels[i] for i in self.pictures.held_out[:256]]))
+        held = np.resize(self.pictures.held_out, 256)  # repeated where there are fewer
+        x = to_tensor(np.stack([self.pictures.pixels[i] for i in held]))
         out = network(x)[0].clamp(-1, 1)
         mse = ((out - x) / 2)[:, :3].square().mean(dim=(1, 2, 3))
         pairs = torch.stack([x[:32].view(4, 8, 4, 64, 64), out[:32].view(4, 8, 4, 64, 64)], dim=1)

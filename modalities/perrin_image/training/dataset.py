@@ -18,6 +18,7 @@ import torch
 import yaml
 from torch import Tensor
 
+from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin_image.data import Record, open_pack, prepare
 
@@ -65,6 +66,8 @@ def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
     train = np.flatnonzero(~held & ~barred)
+    if not held.any() or not len(train):
+        raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
     weights = np.array([_weight(pack.records[i], emphasis) for i in train], np.float64)
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
 

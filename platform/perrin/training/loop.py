@@ -1,8 +1,8 @@
 """The training loop, from top to bottom.
 
-Progress is (step); batch and noise of a step depend on (seed, step) alone; the checkpoint is one safetensors file with
-weights, averaged weights and optimizer state, replaced atomically. A run killed at any moment and resumed is the same
-run.
+Progress is the step; several processes (accelerate launch, torchrun) share each batch. Batch and noise of a step
+depend on (seed, step) alone; the checkpoint is one safetensors file with weights, averaged weights and optimizer state,
+replaced atomically. A run killed at any moment and resumed is the same run.
 """
 
 from __future__ import annotations
@@ -63,7 +63,9 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
         Conflict: the checkpoint in ``out`` is another network's.
     """
     from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
 
+    AcceleratorState._reset_state()  # accelerate keeps the first stage's precision for the whole process otherwise
     last = min(stage.steps, steps or stage.steps)
     # Whether bf16 runs here is the CPU's affair; accelerate asks for it by the same name everywhere.
     accelerator = Accelerator(mixed_precision=stage.precision, cpu=not torch.cuda.is_available())
@@ -74,14 +76,19 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
     ema = EMA(network, stage.ema)
     step = _load(out / CHECKPOINT, network, ema, optimizer)
     ema.network.to(accelerator.device)
-    prepared, optimizer = accelerator.prepare(network, optimizer)
-    trained: Any = torch.compile(prepared) if stage.compile else prepared
+    if stage.compile:
+        network.compile()  # in place, so that what wraps it and what is saved keep their names
+    trained, optimizer = accelerator.prepare(network, optimizer)
+    rank, share = (
+        ((accelerator.process_index,), accelerator.num_processes) if accelerator.num_processes > 1 else ((), 1)
+    )
+    main = accelerator.is_main_process
     saved = tick = time.monotonic()
     seen = 0
     with (out / "log.jsonl").open("a") as log:
         while step < last:
-            batch = task.batch(stage.batch, np.random.default_rng([seed, step]))
-            generator = torch.Generator().manual_seed(seed * 1_000_003 + step)
+            batch = task.batch(stage.batch // share, np.random.default_rng([seed, step, *rank]))
+            generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * share + sum(rank))
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(stage, step)
             with accelerator.autocast():
@@ -92,8 +99,8 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             optimizer.zero_grad()
             step += 1
             seen += stage.batch
-            ema.update(accelerator.unwrap_model(prepared), step)
-            if step % 20 == 0 or step == last:
+            ema.update(network, step)
+            if main and (step % 20 == 0 or step == last):
                 value = float(loss.detach())
                 if not np.isfinite(value):
                     raise SamplingError(f"step {step}: the loss is {value}; lower learning_rate and run again")
@@ -102,14 +109,15 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
                 numbers_now |= {key: float(number) for key, number in numbers.items()}
                 report(step, stage.steps, numbers_now)
                 _log(log, {"step": step, "images": step * stage.batch, **numbers_now})
-            if step == last or time.monotonic() - saved > stage.save_seconds:
-                _save(out / CHECKPOINT, step, accelerator.unwrap_model(prepared), ema, optimizer)
+            if main and (step == last or time.monotonic() - saved > stage.save_seconds):
+                _save(out / CHECKPOINT, step, network, ema, optimizer)
                 saved = time.monotonic()
-            if step % stage.evaluate_every == 0 and step < last:
+            if main and step % stage.evaluate_every == 0 and step < last:
                 _log(log, {"step": step, "evaluation": task.evaluate(ema.network, out / f"samples-{step:07d}.png")})
                 tick, seen = time.monotonic(), 0
-        measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png")
-        _log(log, {"step": step, "evaluation": measured})
+        measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png") if main else {}
+        if main:
+            _log(log, {"step": step, "evaluation": measured})
     return Trained(ema.network, step, measured)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Sequence
 from pathlib import Path
@@ -55,6 +56,7 @@ def train(
 
     from perrin.training.loop import run_stage
 
+    main = int(os.environ.get("RANK", "0")) == 0  # of several processes, the first one writes
     settings = settings or Settings()
     out = out or settings.home_path / "training" / (recipe.name + ("-dry-run" if dry_run else ""))
     if fresh and out.exists():
@@ -81,9 +83,13 @@ def train(
 
             task.prepare(prepared)
             trained = run_stage(stage, task, folders["out"], recipe.seed, report, steps=dry_run)
+            if not main:
+                continue
             fields |= task.publish(trained.network, folders["model"])
             metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
             folders[stage.name] = out / stage.name
     card = {"name": recipe.name, "modality": recipe.modality, "recipe": f"{recipe.modality}/{recipe.name}"}
+    if not main:
+        return folders["model"]
     write_card(ModelCard.model_validate({**card, **fields, "metrics": metrics, **recipe.card}), folders["model"])
     return folders["model"]

@@ -1,0 +1,38 @@
+"""The examples in docs/ run as they stand, and links between pages lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_core_page_runs() -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "core.md").read_text(), re.S)
+    assert len(blocks) >= 6
+    names: dict[str, object] = {}
+    for block in blocks:
+        exec(compile(block, "docs/core.md", "exec"), names)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+        if not re.match(r"[a-z]+:", target):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+def test_every_setting_and_command_is_in_the_reference() -> None:
+    from perrin.cli import OWN
+    from perrin.plugins import commands
+    from perrin.settings import Settings
+
+    text = (ROOT / "docs" / "reference.md").read_text()
+    for name in Settings.model_fields:
+        assert f"PERRIN_{name.upper()}" in text
+    for command in [*OWN, *commands()]:
+        assert f"### `perrin {command}`" in text
