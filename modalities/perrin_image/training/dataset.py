@@ -72,7 +72,25 @@ def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
 
 
-PEOPLE = frozenset("man woman person people men women boy girl child adult couple family hand hands finger".split())
+PEOPLE = frozenset(
+    [
+        "man",
+        "woman",
+        "person",
+        "people",
+        "men",
+        "women",
+        "boy",
+        "girl",
+        "child",
+        "adult",
+        "couple",
+        "family",
+        "hand",
+        "hands",
+        "finger",
+    ]
+)
 
 
 def _weight(record: Record, emphasis: Mapping[str, float]) -> float:

@@ -33,7 +33,7 @@ class Point(NamedTuple):
 
     Attributes:
         t: one time, or (B,) times, in the units it was trained in.
-        alpha: signal scale of each field's input ('' for a plain tensor), a number or (B,).
+        alpha: signal scale of each field's input ('' for a plain tensor), a number, (B,), or a tuple by channel.
         sigma: noise scale, likewise.
     """
 
@@ -121,10 +121,12 @@ class Denoiser:
             process = self.process_of(name)
             alpha = _level(point.alpha.get(name), process.alpha, times)
             sigma = _level(point.sigma.get(name), process.sigma, times)
-            c = coefficients(self.prediction_of(name), times, alpha, sigma)
+            # A process per channel has levels (B, C); its channels are told one time.
+            at = np.broadcast_to(times[:, None], alpha.shape) if alpha.ndim == 2 else times
+            c = coefficients(self.prediction_of(name), at, alpha, sigma)
             inputs[name] = tensor if (c.c_in == 1).all() else tensor * _column(c.c_in, tensor)
             keep[name] = (c.c_skip, c.c_out)
-            told = c.c_noise
+            told = c.c_noise[:, 0] if alpha.ndim == 2 else c.c_noise
         reference = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
         raw = self.network(like(x, inputs), _column(told, reference).reshape(-1), **condition)
         answers = dict(raw) if isinstance(raw, Mapping) else {"": raw}
@@ -151,12 +153,15 @@ class Denoiser:
 def _level(
     given: Any, process: Callable[[npt.ArrayLike], npt.NDArray[np.float64]], times: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
+    """(B,) or, by channel, (B, C) levels; given as a number, as (B,) or (B, C) numbers, or as a tuple of C."""
     if given is None:
         return process(times)
-    return np.broadcast_to(np.asarray(given, np.float64), times.shape)
+    level = np.asarray(given, np.float64)
+    shape = (len(times), level.shape[-1]) if isinstance(given, tuple) or level.ndim == 2 else times.shape
+    return np.broadcast_to(level, shape)
 
 
 def _column(values: npt.NDArray[np.float64], x: Tensor) -> Tensor:
-    """(B,) numbers as a tensor that multiplies ``x`` (B, ...)."""
+    """(B,) or (B, C) numbers as a tensor that multiplies ``x`` (B, C, ...)."""
     column = torch.from_numpy(np.array(values)).to(x.dtype)
-    return column.to(x.device, non_blocking=True).reshape(-1, *[1] * (x.dim() - 1))
+    return column.to(x.device, non_blocking=True).reshape(*values.shape, *[1] * (x.dim() - values.ndim))

@@ -136,7 +136,8 @@ def predictor_corrector(
             x = run.state
             score, noise = chain.score(x, point), chain.noise(x)
             ratio = noise.flatten(1).norm(dim=1).mean() / score.flatten(1).norm(dim=1).mean()
-            size = 2 * min(1.0, row.alpha) ** 2 * (snr * ratio) ** 2
+            alpha = min(row.alpha) if isinstance(row.alpha, tuple) else row.alpha
+            size = 2 * min(1.0, alpha) ** 2 * (snr * ratio) ** 2
             run.replace(x + size * score + (2 * size) ** 0.5 * noise)
     out: Tensor = run.result
     return out

@@ -48,8 +48,8 @@ class Row:
 
     Attributes:
         t: the time the network is told.
-        alpha: signal scale of the network's input.
-        sigma: noise scale of the network's input.
+        alpha: signal scale of the network's input, a number or one per channel.
+        sigma: noise scale of the network's input, likewise.
         input: terms that make the input.
         writes: (register, terms) for every register that changes; all right-hand sides are read before any write.
         learned: (log-variance at -1, at +1) between which the network's second output chooses for each element; the
@@ -57,8 +57,8 @@ class Row:
     """
 
     t: float
-    alpha: float
-    sigma: float
+    alpha: Weight
+    sigma: Weight
     input: Terms
     writes: tuple[tuple[int, Terms], ...]
     learned: tuple[float, float] | None = None
@@ -80,8 +80,8 @@ class Plan:
     solver: str
     rows: tuple[Row, ...]
     registers: int
-    start: float
-    signal: float | None = None
+    start: Weight
+    signal: Weight | None = None
     copies: int = 1
 
     def __post_init__(self) -> None:
@@ -106,13 +106,19 @@ class Plan:
             return [[f"draw{s.index}" if isinstance(s, Draw) else s, exact(weight)] for s, weight in terms]
 
         rows = [
-            [exact((r.t, r.alpha, r.sigma)), plain(r.input), [[i, plain(t)] for i, t in r.writes], exact(r.learned)]
+            [
+                [exact(v) for v in (r.t, r.alpha, r.sigma)],
+                plain(r.input),
+                [[i, plain(t)] for i, t in r.writes],
+                exact(r.learned),
+            ]
             for r in self.rows
         ]
         head = [
             self.registers,
             self.copies,
-            exact((self.start, self.rows[0].alpha if self.signal is None else self.signal)),
+            exact(self.start),
+            exact(self.rows[0].alpha if self.signal is None else self.signal),
         ]
         text = json.dumps([head, rows], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()

@@ -109,11 +109,13 @@ class Run:
         """A field's registers before the first row."""
         if isinstance(plan, CategoricalPlan):
             return [plan.start(self._uniform(name, plan, 0))]
-        begin = plan.start * self._draw(0, name)
+        drawn = self._draw(0, name)
+        begin = drawn * _factor(plan.start, drawn)
         if initial is not None:
             scale = plan.rows[0].alpha if plan.signal is None else plan.signal
             given = initial if isinstance(initial, tuple) else (initial,) * plan.copies
-            begins = [scale * items_of(state)[name].to(self._device, self._dtype) + begin for state in given]
+            cleans = [items_of(state)[name].to(self._device, self._dtype) for state in given]
+            begins = [clean * _factor(scale, clean) + begin for clean in cleans]
             return begins + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
         return [begin] * plan.copies + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
 

@@ -158,7 +158,8 @@ def test_steps_are_evaluations(name: str) -> None:
 
     plan = d.solvers.solver(name)(d.grid.linspace(PROCESSES["flow"], 9))
     d.sample(Counting(PROCESSES["flow"]), plan, shape=(2,), seeds=[0])
-    assert len(plan) == len(calls) == 9
+    assert len(plan) == len(calls)
+    assert len(plan) == 9 or not d.solvers.solver(name).one_each
 
 
 @given(seed=st.integers(0, 2**53 - 1), draw=st.integers(0, 10_000), size=st.integers(1, 50))
