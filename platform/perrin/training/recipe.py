@@ -48,7 +48,7 @@ class Stage(BaseModel):
 
 
 class Recipe(BaseModel):
-    """A model and how it is made."""
+    """A model and how it is made; ``source`` is what it was asked for by."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -58,6 +58,7 @@ class Recipe(BaseModel):
     data: dict[str, Any] = {}
     stages: tuple[Stage, ...] = Field(min_length=1)
     card: dict[str, Any] = {}
+    source: str = ""
 
 
 def _locate(recipe: str) -> Path:
@@ -101,7 +102,7 @@ def read_recipe(recipe: str, overrides: Sequence[str] = ()) -> Recipe:
             raise InvalidInput("set", override, "PATH=VALUE, such as diffusion.batch=64")
         _set(values, key.split("."), yaml.safe_load(text), override)
     try:
-        return Recipe.model_validate(values)
+        return Recipe.model_validate({**values, "source": recipe})
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         raise InvalidInput(".".join(map(str, first["loc"])), first["input"], first["msg"]) from None

@@ -88,7 +88,7 @@ def train(
             fields |= task.publish(trained.network, folders["model"])
             metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
             folders[stage.name] = out / stage.name
-    card = {"name": recipe.name, "modality": recipe.modality, "recipe": f"{recipe.modality}/{recipe.name}"}
+    card = {"name": recipe.name, "modality": recipe.modality, "recipe": recipe.source}
     if not main:
         return folders["model"]
     write_card(ModelCard.model_validate({**card, **fields, "metrics": metrics, **recipe.card}), folders["model"])
