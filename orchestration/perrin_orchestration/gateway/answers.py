@@ -19,6 +19,9 @@ __all__ = ["MAX_BODY", "BodyLimit", "install"]
 MAX_BODY = 1 << 20
 """Bytes of the largest request body that is read."""
 
+DRAINED = 16 << 20
+"""Most bytes of a refused body that are read and thrown away, so that the refusal arrives."""
+
 _log = structlog.get_logger("perrin.gateway")
 
 
@@ -95,6 +98,8 @@ class BodyLimit:
             body += message.get("body", b"")
             more = message.get("more_body", False)
             if len(body) > MAX_BODY:
+                if more:
+                    await _drain(receive)
                 await _refuse(send)
                 return
         sent = False
@@ -109,9 +114,20 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
+async def _drain(receive: Receive) -> None:
+    """Read on for a while: a connection closed on unread bytes is reset, and the answer with it."""
+    left, more = DRAINED, True
+    while more and left > 0:
+        message = await receive()
+        left -= len(message.get("body", b""))
+        more = message.get("more_body", False)
+
+
 async def _refuse(send: Send) -> None:
     message = f"body: got more than {MAX_BODY >> 20} MiB, wanted at most that"
     content: dict[str, Any] = {"error": {"kind": "InvalidInput", "field": "body", "message": message}}
-    headers = [(b"content-type", b"application/json"), (b"connection", b"close")]
+    answer = json.dumps(content).encode()
+    length = str(len(answer)).encode()
+    headers = [(b"content-type", b"application/json"), (b"content-length", length), (b"connection", b"close")]
     await send({"type": "http.response.start", "status": 413, "headers": headers})
-    await send({"type": "http.response.body", "body": json.dumps(content).encode()})
+    await send({"type": "http.response.body", "body": answer})
