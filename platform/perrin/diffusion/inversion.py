@@ -18,6 +18,8 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from perrin.diffusion.grid import Grid
 from perrin.diffusion.plan import Plan, Row, Source, row
 from perrin.errors import InvalidInput
@@ -46,9 +48,9 @@ def ddim_inversion(grid: Grid) -> Plan:
     return Plan("ddim_inversion", tuple(rows), registers=1, start=0.0, signal=1.0)
 
 
-def _pair(grid: Grid, i: int, weights: tuple[dict[int, dict[Source, float]], int]) -> Row:
-    writes, evaluated = weights
-    return row(grid.times[i], grid.alpha[i], grid.sigma[i], dict(writes), input={evaluated: 1.0})
+def _pair(grid: Grid, i: int, evaluated: int, writes: Mapping[int, Mapping[Source, float]]) -> Row:
+    """A row at point i that evaluates one register of the pair."""
+    return row(grid.times[i], grid.alpha[i], grid.sigma[i], writes, input={evaluated: 1.0})
 
 
 def edict(grid: Grid, mix: float = 0.93) -> Plan:
@@ -62,10 +64,10 @@ def edict(grid: Grid, mix: float = 0.93) -> Plan:
     for i in range(_two(grid) - 1):
         a, b = _flow(grid, i, i + 1)
         # x by the estimate at y; then y by the estimate at the new x, and the two mixed.
-        rows.append(_pair(grid, i, ({0: {0: a, "estimate": b}}, 1)))
+        rows.append(_pair(grid, i, 1, {0: {0: a, "estimate": b}}))
         mixed: dict[Source, float] = {0: p, 1: (1 - p) * a, "estimate": (1 - p) * b}
         other: dict[Source, float] = {1: p * a, "estimate": p * b}
-        rows.append(_pair(grid, i, ({0: mixed, 1: _plus(other, mixed, 1 - p)}, 0)))
+        rows.append(_pair(grid, i, 0, {0: mixed, 1: _plus(other, mixed, 1 - p)}))
     return Plan("edict", tuple(rows), registers=2, start=float(grid.sigma[0]), signal=float(grid.alpha[0]), copies=2)
 
 
@@ -81,8 +83,8 @@ def edict_inversion(grid: Grid, mix: float = 0.93) -> Plan:
             0: {"x": 1.0},
             1: {source: weight / a for source, weight in unmixed_y.items()} | {"estimate": -b / a},
         }
-        rows.append(row(grid.times[i], grid.alpha[i], grid.sigma[i], dict(writes), input=unmixed_x))
-        rows.append(_pair(grid, i, ({0: {0: 1 / a, "estimate": -b / a}}, 1)))
+        rows.append(row(grid.times[i], grid.alpha[i], grid.sigma[i], writes, input=unmixed_x))
+        rows.append(_pair(grid, i, 1, {0: {0: 1 / a, "estimate": -b / a}}))
     return Plan("edict_inversion", tuple(rows), registers=2, start=0.0, signal=1.0, copies=2)
 
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import hashlib
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
 from torch import nn
 
 from perrin.errors import ModelError
-from perrin.models.card import ModelCard, file_hash
+from perrin.models.card import ModelCard
 from perrin.nn import NETWORKS
 
 __all__ = ["load_network"]
@@ -33,12 +35,13 @@ def load_network(card: ModelCard, name: str, device: str = "cpu", dtype: torch.d
     path = card.folder / f"{name}.safetensors"
     if not path.is_file():
         raise ModelError(f"model {card.name}: {path.name} is missing from {card.folder}")
-    if card.files.get(path.name) != file_hash(path):
+    data = path.read_bytes()  # read once: what is hashed is what is loaded
+    if card.files.get(path.name) != hashlib.sha256(data).hexdigest():
         raise ModelError(f"model {card.name}: {path.name} is not the file that its card describes; install it again")
     try:
         with torch.device("meta"):
             network: nn.Module = NETWORKS[kind](**arguments)
-        network.load_state_dict(load(path.read_bytes()), assign=True)
+        network.load_state_dict(load(data), assign=True)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"model {card.name}: {path.name} does not fit its card: {error}") from None
     return network.to(device, dtype).eval().requires_grad_(False)

@@ -87,7 +87,6 @@ def train(
                 continue
             fields |= task.publish(trained.network, folders["model"])
             metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
-            folders[stage.name] = out / stage.name
     card = {"name": recipe.name, "modality": recipe.modality, "recipe": recipe.source}
     if not main:
         return folders["model"]

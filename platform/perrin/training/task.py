@@ -30,7 +30,8 @@ class Task(Protocol):
         Args:
             options: the stage's options.
             data: the recipe's data section.
-            folders: ``data`` (a cache shared by runs), ``out`` (this stage's folder), and one per earlier stage.
+            folders: ``data`` (a cache shared by runs), ``out`` (this stage's own) and ``model`` (what earlier stages
+                published).
         """
         ...
 
