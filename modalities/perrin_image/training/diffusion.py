@@ -47,7 +47,7 @@ class Batch(NamedTuple):
 
 class DiffusionTask:
     """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
-    ``text_dropout``, ``style_dropout``, ``emphasis`` (factors on the weight of styles).
+    ``text_dropout``, ``style_dropout``, ``mirror`` (probability), ``emphasis`` (factors on the weight of styles).
     """
 
     pictures: Pictures
@@ -77,14 +77,14 @@ class DiffusionTask:
         self.captions = encode_captions([c for r in self.pictures.records for c in r.captions], out, progress)
 
     def batch(self, size: int, generator: np.random.Generator) -> Batch:
-        """Pictures by weight; half of those that may be are mirrored; the first caption half of the time."""
+        """Pictures by weight, some of those that may be mirrored; the first caption half of the time."""
         return self._batch(generator.choice(self.pictures.train, size, p=self.pictures.weights), generator)
 
     def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator) -> Batch:
         texts, labels, latents = [], [], []
         for index in chosen:
             record = self.pictures.records[index]
-            mirrored = record.mirror_ok and generator.random() < 0.5
+            mirrored = record.mirror_ok and generator.random() < self.options.get("mirror", 0.5)
             other = 0 if generator.random() < 0.5 else int(generator.integers(len(record.captions)))
             text = "" if generator.random() < self.options.get("text_dropout", 0.1) else record.captions[other]
             free = generator.random() < self.options.get("style_dropout", 0.1)
