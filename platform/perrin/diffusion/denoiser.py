@@ -20,7 +20,7 @@ from perrin.diffusion.process import Process
 from perrin.diffusion.state import Fields, State, items_of, like
 from perrin.errors import InvalidInput
 
-__all__ = ["Condition", "Denoiser", "Output", "Point"]
+__all__ = ["Condition", "Denoiser", "Output", "Point", "scaled"]
 
 Condition = Mapping[str, Any]
 """Keyword arguments for the network: tensors of leading dimension B, or 1 to serve the whole batch."""
@@ -108,27 +108,34 @@ class Denoiser:
         """What is predicted of a field."""
         return self.prediction if isinstance(self.prediction, str) else self.prediction[field]
 
+    def levels(self, point: Point, field: str = "") -> tuple[Any, Any]:
+        """Signal and noise scale of a field: numbers, (B,), or by channel (1 or B, C) arrays."""
+        process = self.process_of(field)
+        return (
+            _level(point.alpha.get(field), process.alpha, point.t),
+            _level(point.sigma.get(field), process.sigma, point.t),
+        )
+
     def evaluate(self, x: State, point: Point, condition: Condition) -> Output:
-        """The clean estimate and, where it is learned, the variance."""
+        """The clean estimate and, where it is learned, the variance.
+
+        A point of plain numbers (every `Run`'s) costs no arrays; one of (B,) times serves many runs in one batch, to
+        the same bits.
+        """
         tensors = items_of(x)
-        batch = len(next(iter(tensors.values())))
-        times = np.broadcast_to(np.asarray(point.t, np.float64), (batch,))
-        inputs, keep, told = {}, {}, times
+        inputs, keep = dict(tensors), {}
+        told: Any = point.t if isinstance(point.t, float) else np.asarray(point.t, np.float64)
         for name, tensor in tensors.items():
-            if self.prediction_of(name) == "logits":
-                inputs[name] = tensor
+            kind = self.prediction_of(name)
+            if kind == "logits":
                 continue
-            process = self.process_of(name)
-            alpha = _level(point.alpha.get(name), process.alpha, times)
-            sigma = _level(point.sigma.get(name), process.sigma, times)
-            # A process per channel has levels (B, C); its channels are told one time.
-            at = np.broadcast_to(times[:, None], alpha.shape) if alpha.ndim == 2 else times
-            c = coefficients(self.prediction_of(name), at, alpha, sigma)
-            inputs[name] = tensor if (c.c_in == 1).all() else tensor * _column(c.c_in, tensor)
+            alpha, sigma = self.levels(point, name)
+            c = coefficients(kind, point.t if isinstance(alpha, float) else _along(point.t, alpha), alpha, sigma)
+            inputs[name] = scaled(tensor, c.c_in)
             keep[name] = (c.c_skip, c.c_out)
-            told = c.c_noise[:, 0] if alpha.ndim == 2 else c.c_noise
+            told = c.c_noise
         reference = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
-        raw = self.network(like(x, inputs), _column(told, reference).reshape(-1), **condition)
+        raw = self.network(like(x, inputs), _tell(told, reference), **condition)
         answers = dict(raw) if isinstance(raw, Mapping) else {"": raw}
         if answers.keys() != tensors.keys():
             raise InvalidInput("network", list(answers), f"an output for each of {list(tensors)}")
@@ -143,25 +150,44 @@ class Denoiser:
                 answer, learned = answer.chunk(2, dim=1)
                 variance[name] = learned.to(tensor.dtype)
             skip, out = keep[name]
-            estimate = _column(out, tensor) * answer.to(tensor.dtype)
-            clean[name] = estimate if (skip == 0).all() else _column(skip, tensor) * tensor + estimate
+            estimate = scaled(answer.to(tensor.dtype), out)
+            clean[name] = estimate if np.all(skip == 0) else scaled(tensor, skip) + estimate
         mask = x.mask if isinstance(x, Fields) else None
         second = None if not variance else Fields(variance, mask) if isinstance(x, Fields) else variance[""]
         return Output(like(x, clean), second)
 
 
-def _level(
-    given: Any, process: Callable[[npt.ArrayLike], npt.NDArray[np.float64]], times: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """(B,) or, by channel, (B, C) levels; given as a number, as (B,) or (B, C) numbers, or as a tuple of C."""
-    if given is None:
-        return process(times)
-    level = np.asarray(given, np.float64)
-    shape = (len(times), level.shape[-1]) if isinstance(given, tuple) or level.ndim == 2 else times.shape
-    return np.broadcast_to(level, shape)
+def _level(given: Any, process: Callable[[Any], npt.NDArray[np.float64]], t: Any) -> Any:
+    """A number, (B,) or, by channel, (1 or B, C) levels."""
+    if isinstance(given, float):
+        return given
+    level = process(t) if given is None else np.asarray(given, np.float64)
+    if isinstance(given, tuple):
+        return level[None]
+    return level if level.ndim else float(level)
 
 
-def _column(values: npt.NDArray[np.float64], x: Tensor) -> Tensor:
-    """(B,) or (B, C) numbers as a tensor that multiplies ``x`` (B, C, ...)."""
-    column = torch.from_numpy(np.array(values)).to(x.dtype)
-    return column.to(x.device, non_blocking=True).reshape(*values.shape, *[1] * (x.dim() - values.ndim))
+def _along(t: Any, level: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Times of the shape of ``level``: a process by channel, (B, C), tells its channels one time."""
+    times = np.asarray(t, np.float64)
+    return np.broadcast_to(times[..., None] if level.ndim == 2 else times, level.shape)
+
+
+def scaled(x: Tensor, c: Any) -> Tensor:
+    """``x`` (B, C, ...) times a number, (B,) numbers, or (1 or B, C) numbers."""
+    if isinstance(c, float):
+        return x if c == 1 else x * c
+    return x if np.all(c == 1) else x * _tensor(c, x).reshape(*c.shape, *[1] * (x.dim() - c.ndim))
+
+
+def _tell(told: Any, x: Tensor) -> Tensor:
+    """The network's times, (B,)."""
+    if isinstance(told, float):
+        return x.new_full((len(x),), told)
+    told = np.asarray(told)[..., 0] if np.ndim(told) == 2 else np.asarray(told)
+    return _tensor(np.broadcast_to(told, (len(x),)), x)
+
+
+def _tensor(values: npt.NDArray[np.float64], x: Tensor) -> Tensor:
+    """``values`` of the dtype and on the device of ``x``, without waiting for it."""
+    return torch.from_numpy(np.array(values)).to(x.dtype).to(x.device, non_blocking=True)

@@ -19,6 +19,8 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import cycle
 from typing import Literal
 
 from perrin.errors import InvalidInput
@@ -95,6 +97,20 @@ class Plan:
     def __len__(self) -> int:
         return len(self.rows)
 
+    @cached_property
+    def undirected(self) -> tuple[tuple[tuple[int, Terms], ...], ...]:
+        """The writes of every row where the direction is the estimate: their terms made one."""
+
+        def one(terms: Terms) -> Terms:
+            weights = dict(terms)
+            here, along = weights.get("estimate"), weights.pop("direction", None)
+            if along is None:
+                return terms
+            weights["estimate"] = along if here is None else _plus(here, along)
+            return tuple(weights.items())
+
+        return tuple(tuple((register, one(terms)) for register, terms in r.writes) for r in self.rows)
+
     @property
     def digest(self) -> str:
         """SHA-256 of the whole table: two plans with one digest compute the same thing."""
@@ -122,6 +138,13 @@ class Plan:
         ]
         text = json.dumps([head, rows], separators=(",", ":"))
         return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _plus(a: Weight, b: Weight) -> Weight:
+    if isinstance(a, float) and isinstance(b, float):
+        return a + b
+    pairs = zip(a if isinstance(a, tuple) else cycle([a]), b if isinstance(b, tuple) else cycle([b]), strict=False)
+    return tuple(x + y for x, y in pairs)
 
 
 def row(

@@ -19,48 +19,53 @@ from typing import NamedTuple
 import numpy as np
 
 from perrin.diffusion.process import Array
-from perrin.errors import UnknownName
+from perrin.errors import InvalidInput, UnknownName
 
 __all__ = ["PREDICTIONS", "Coefficients", "coefficients"]
 
 
+Level = float | Array
+"""A number, or numbers of one shape."""
+
+
 class Coefficients(NamedTuple):
-    """c_in, c_noise, c_skip and c_out, each of the shape of the times given."""
+    """c_in, c_noise, c_skip and c_out: numbers, or of the shape of the times given."""
 
-    c_in: Array
-    c_noise: Array
-    c_skip: Array
-    c_out: Array
-
-
-def _epsilon(t: Array, alpha: Array, sigma: Array) -> Coefficients:
-    return Coefficients(np.ones_like(t), t, 1 / alpha, -sigma / alpha)
+    c_in: Level
+    c_noise: Level
+    c_skip: Level
+    c_out: Level
 
 
-def _x0(t: Array, alpha: Array, sigma: Array) -> Coefficients:
-    return Coefficients(np.ones_like(t), t, np.zeros_like(t), np.ones_like(t))
+def _epsilon(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+    return Coefficients(1.0, t, 1 / alpha, -sigma / alpha)
 
 
-def _v(t: Array, alpha: Array, sigma: Array) -> Coefficients:
-    power = alpha**2 + sigma**2
-    return Coefficients(np.ones_like(t), t, alpha / power, -sigma / power)
+def _x0(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+    return Coefficients(1.0, t, 0.0, 1.0)
 
 
-def _velocity(t: Array, alpha: Array, sigma: Array) -> Coefficients:
-    return Coefficients(np.ones_like(t), t, 1 / (alpha + sigma), -sigma / (alpha + sigma))
+def _v(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+    power = alpha * alpha + sigma * sigma
+    return Coefficients(1.0, t, alpha / power, -sigma / power)
 
 
-def _score(t: Array, alpha: Array, sigma: Array) -> Coefficients:
-    return Coefficients(np.ones_like(t), t, 1 / alpha, sigma**2 / alpha)
+def _velocity(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+    return Coefficients(1.0, t, 1 / (alpha + sigma), -sigma / (alpha + sigma))
 
 
-def _edm(t: Array, alpha: Array, sigma: Array, sigma_data: float = 0.5) -> Coefficients:
+def _score(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+    return Coefficients(1.0, t, 1 / alpha, sigma * sigma / alpha)
+
+
+def _edm(t: Level, alpha: Level, sigma: Level, sigma_data: float = 0.5) -> Coefficients:
     s = sigma / alpha
-    root = np.sqrt(s**2 + sigma_data**2)
-    return Coefficients(1 / (alpha * root), np.log(s) / 4, sigma_data**2 / root**2 / alpha, s * sigma_data / root)
+    power = s * s + sigma_data * sigma_data
+    root = np.sqrt(power)
+    return Coefficients(1 / (alpha * root), np.log(s) / 4, sigma_data**2 / power / alpha, s * sigma_data / root)
 
 
-PREDICTIONS: dict[str, Callable[[Array, Array, Array], Coefficients]] = {
+PREDICTIONS: dict[str, Callable[[Level, Level, Level], Coefficients]] = {
     "epsilon": _epsilon,
     "x0": _x0,
     "v": _v,
@@ -72,7 +77,7 @@ PREDICTIONS: dict[str, Callable[[Array, Array, Array], Coefficients]] = {
 ``score``: grad log p(x_t); ``edm``: EDM's F."""
 
 
-def coefficients(prediction: str, t: Array, alpha: Array, sigma: Array) -> Coefficients:
+def coefficients(prediction: str, t: Level, alpha: Level, sigma: Level) -> Coefficients:
     """The coefficients of ``prediction`` at times ``t``.
 
     Args:
@@ -83,7 +88,13 @@ def coefficients(prediction: str, t: Array, alpha: Array, sigma: Array) -> Coeff
 
     Raises:
         UnknownName: no such prediction.
+        InvalidInput: the prediction divides by alpha or sigma, which is zero there.
     """
     if prediction not in PREDICTIONS:
         raise UnknownName("prediction", prediction, "one of " + ", ".join(PREDICTIONS))
-    return PREDICTIONS[prediction](t, alpha, sigma)
+    try:
+        with np.errstate(divide="raise", invalid="raise"):
+            return PREDICTIONS[prediction](t, alpha, sigma)
+    except ArithmeticError:
+        wanted = "a prediction that is defined there (x0, v or velocity), or a grid that stays away from it"
+        raise InvalidInput("prediction", f"{prediction} at alpha = {alpha}, sigma = {sigma}", wanted) from None

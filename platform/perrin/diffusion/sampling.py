@@ -8,6 +8,7 @@ what to evaluate, `Run.apply` takes the answers. `Run.step` does both.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -31,6 +32,9 @@ __all__ = ["Evaluation", "Noise", "Run", "sample", "start"]
 
 Noise = Callable[[int], npt.ArrayLike | Tensor] | npt.ArrayLike | Tensor
 """Starting noise, or a function from a draw's number to noise; for comparisons with other libraries."""
+
+
+NOT_FINITE = "the network returned NaN or infinity; check its input, weights and precision"
 
 
 class Evaluation(NamedTuple):
@@ -100,6 +104,7 @@ class Run:
         self._noise, self._spaces = noise, dict(spaces or {})
         self._dtype, self._device = dtype, torch.device(device)
         self._memory: Memory = {}
+        self._sums: list[tuple[int, str, Tensor]] = []
         self._registers = {name: self._first(name, p, initial) for name, p in self._plans.items()}
         self._clean: State = self._state({name: torch.zeros_like(r[0]) for name, r in self._registers.items()})
 
@@ -131,9 +136,14 @@ class Run:
 
     @property
     def result(self) -> Any:
-        """(B, ...) the samples, once `done`."""
+        """(B, ...) the samples, once `done`.
+
+        Raises:
+            SamplingError: a row is left to compute; or, on an accelerator, the network returned NaN or infinity at one.
+        """
         if not self.done:
             raise SamplingError(f"row {self.row} of {len(self.plan)} is next; the result is there after the last")
+        self._settle()
         return self.state
 
     @property
@@ -183,14 +193,15 @@ class Run:
                 draw = partial(self._uniform, name, plan, self.row + 1)
                 self._registers[name][0] = plan.advance(self.row, before[name], clean[name], draw)
                 continue
-            self._check(name, clean[name], before[name], t)
+            self._check(name, clean[name], before[name])
             clean[name] = self._project(name, clean[name])
             along[name] = clean[name] if direction is estimate else self._project(name, along[name])
             row = plan.rows[self.row]
+            writes = plan.undirected[self.row] if direction is estimate else row.writes
             sources: dict[Any, Tensor] = dict(enumerate(self._registers[name]))
             sources |= {"x": before[name], "estimate": clean[name], "direction": along[name]}
             spread = _spread(row, variance.get(name))
-            written = {register: self._sum(name, terms, sources, spread) for register, terms in row.writes}
+            written = {register: self._sum(name, terms, sources, spread) for register, terms in writes}
             for register, value in written.items():
                 self._registers[name][register] = self._project(name, value)
         self._memory, self._clean = memory, self._state(clean)
@@ -217,6 +228,7 @@ class Run:
 
     def save(self) -> bytes:
         """The state as a safetensors file, to be handed to `restore` of a run started with the same arguments."""
+        self._settle()
         tensors = {f"{n}/register/{i}": r for n, rs in self._registers.items() for i, r in enumerate(rs)}
         tensors |= {f"{name}/clean": tensor for name, tensor in items_of(self._clean).items()}
         tensors |= {f"{n}/memory/{k}": v for k, m in self._memory.items() for n, v in items_of(m).items()}
@@ -267,15 +279,29 @@ class Run:
         space = self._spaces.get(name)
         return x if space is None else space(x, self.mask)
 
-    def _check(self, name: str, estimate: Tensor, x: Tensor, t: float) -> None:
-        where = f"row {self.row} of {len(self.plan)} (t = {t:g})" + (f", field {name}" if name else "")
+    def _check(self, name: str, estimate: Tensor, x: Tensor) -> None:
         if estimate.shape != x.shape:
-            raise SamplingError(f"{where}: the network returned {tuple(estimate.shape)}, wanted {tuple(x.shape)}")
-        # On an accelerator this would wait for the device at every row; there the caller checks the result.
-        if x.device.type == "cpu" and not torch.isfinite(estimate).all():
-            raise SamplingError(
-                f"{where}: the network returned NaN or infinity; check its input, weights and precision"
-            )
+            got = f"the network returned {tuple(estimate.shape)}, wanted {tuple(x.shape)}"
+            raise SamplingError(self._where(self.row, name) + got)
+        # A sum that is finite has finite terms; one that is not may also have overflowed.
+        total = estimate.sum()
+        if x.device.type != "cpu":
+            self._sums.append((self.row, name, total))  # To read it now would wait for the device; `_settle` does.
+        elif not math.isfinite(total) and not torch.isfinite(estimate).all():
+            raise SamplingError(self._where(self.row, name) + NOT_FINITE)
+
+    def _settle(self) -> None:
+        """Wait for the device, and raise if the network returned NaN or infinity since the last time."""
+        sums, self._sums = self._sums, []
+        if sums:
+            finite = torch.isfinite(torch.stack([total for _, _, total in sums])).tolist()
+            for (row, name, _), fine in zip(sums, finite, strict=True):
+                if not fine:
+                    raise SamplingError(self._where(row, name) + NOT_FINITE)
+
+    def _where(self, row: int, name: str) -> str:
+        place = f"row {row} of {len(self.plan)} (t = {self.plan.rows[row].t:g})"
+        return place + (f", field {name}: " if name else ": ")
 
     def _sum(self, name: str, terms: Terms, sources: dict[Any, Tensor], spread: Tensor | None = None) -> Tensor:
         """The weighted sum of ``terms``, in their order; a single term of weight 1 costs nothing."""
@@ -314,7 +340,8 @@ class Run:
 def _factor(weight: Weight, like: Tensor) -> Any:
     """A number, or per-channel numbers shaped to multiply (B, C, ...)."""
     if isinstance(weight, tuple):
-        return torch.tensor(weight, dtype=like.dtype, device=like.device).reshape(-1, *[1] * (like.dim() - 2))
+        column = torch.tensor(weight, dtype=like.dtype).to(like.device, non_blocking=True)
+        return column.reshape(-1, *[1] * (like.dim() - 2))
     return weight
 
 

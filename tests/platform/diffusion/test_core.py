@@ -236,6 +236,83 @@ def test_a_sample_is_the_same_alone_and_in_a_batch() -> None:
     assert torch.equal(together[1:2], d.sample(Gaussian(process), plan, shape=(7,), seeds=[2]))
 
 
+@pytest.mark.parametrize("prediction", ["epsilon", "x0", "v", "score", "edm"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_a_mixed_batch_gives_the_bits_of_each_alone(prediction: str, dtype: torch.dtype) -> None:
+    """Runs of other solvers, lengths and guidance, evaluated in one batch as an engine does it."""
+    process = d.process.cosine()
+
+    def network(x: torch.Tensor, t: torch.Tensor, c: torch.Tensor) -> torch.Tensor:
+        return x * 0.3 + c * (1 + t.view(-1, 1) / 1000)
+
+    denoiser = d.Denoiser(network, process, prediction)
+    null = {"c": torch.zeros(1, 1, dtype=dtype)}
+    given = {"c": torch.full((1, 1), 0.7, dtype=dtype)}
+    wanted = [
+        (denoiser, d.solvers.ddim(d.grid.trailing(process, 7)), [1, 2]),
+        (d.guidance.classifier_free(denoiser, 3.0, null), d.solvers.dpmpp_2m(d.grid.karras(process, 5)), [3]),
+        (d.guidance.cfg_plus_plus(denoiser, 0.5, null), d.solvers.ddpm(d.grid.log_snr(process, 9)), [2, 4, 5]),
+    ]
+
+    def runs() -> list[d.Run]:
+        return [d.start(g, p, shape=(6,), seeds=s, condition=given, dtype=dtype) for g, p, s in wanted]
+
+    alone = [run.run() for run in runs()]
+    together = runs()
+    while active := [run for run in together if not run.done]:
+        requests = [
+            (run, request, branch) for run in active for request in [run.request()] for branch in request.branches
+        ]
+        sizes = [len(request.x) for _, request, _ in requests]
+        point = d.guidance.base.Point(
+            np.repeat([request.point.t for _, request, _ in requests], sizes),
+            {"": np.repeat([request.point.alpha[""] for _, request, _ in requests], sizes)},
+            {"": np.repeat([request.point.sigma[""] for _, request, _ in requests], sizes)},
+        )
+        x = torch.cat([request.x for _, request, _ in requests])
+        c = torch.cat([b.condition["c"].expand(n, 1) for (_, _, b), n in zip(requests, sizes, strict=True)])
+        parts = denoiser.evaluate(x, point, {"c": c}).clean.split(sizes)
+        for run in active:
+            mine = [(q, part) for (other, q, _), part in zip(requests, parts, strict=True) if other is run]
+            run.apply(mine[0][0], [Output(part) for _, part in mine])
+    for run, result in zip(together, alone, strict=True):
+        assert torch.equal(run.result, result)
+
+
+@pytest.mark.parametrize("name", d.solvers.SOLVERS)
+def test_the_loop_never_waits_for_the_device(name: str) -> None:
+    """A tensor on the meta device has no values: reading one, which is what a synchronisation is, raises."""
+    process = PROCESSES["flow"]
+    denoiser = d.Denoiser(lambda x, t, c: x * 0.5 + c, process, "velocity")
+    guided = d.guidance.apg(denoiser, 3.0, {"c": torch.zeros(1, 1, device="meta")})
+    plan = d.solvers.solver(name)(d.grid.linspace(process, 6))
+    condition = {"c": torch.ones(1, 1, device="meta")}
+    run = d.start(guided, plan, shape=(4,), seeds=[1, 2], condition=condition, device="meta")
+    while not run.done:
+        run.step()
+    with pytest.raises(NotImplementedError):
+        _ = run.result  # the one place that waits
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_the_loop_never_synchronises_a_gpu() -> None:
+    process = PROCESSES["flow"]
+    denoiser = d.Denoiser(lambda x, t, c: x * 0.5 + c, process, "velocity")
+    guided = d.guidance.apg(denoiser, 3.0, {"c": torch.zeros(1, 1, device="cuda")})
+    condition = {"c": torch.ones(1, 1, device="cuda")}
+    for solver in d.solvers.SOLVERS.values():
+        plan = solver(d.grid.linspace(process, 6))
+        run = d.start(guided, plan, shape=(4,), seeds=[1, 2], condition=condition, device="cuda")
+        torch.cuda.set_sync_debug_mode("error")
+        try:
+            while not run.done:
+                run.step()
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        assert torch.isfinite(run.result).all(), solver.name
+
+
 def test_guidance_interpolates_and_scale_one_costs_one_evaluation() -> None:
     process = PROCESSES["flow"]
     batches: list[int] = []
@@ -282,6 +359,9 @@ def test_bad_input_is_named() -> None:
         _ = run.result
     with pytest.raises(InvalidInput, match="another seeds"):
         d.start(Gaussian(flow), plan, shape=(1,), seeds=[2]).restore(run.save())
+    epsilon = d.Denoiser(lambda x, t: x, flow, "epsilon")
+    with pytest.raises(InvalidInput, match="epsilon at alpha = 0"):
+        d.sample(epsilon, d.solvers.ddim(d.grid.trailing(flow, 3)), shape=(1,), seeds=[1])
     with pytest.raises(InvalidInput, match="saved sampler state"):
         run.restore(b"not a state")
 

@@ -219,6 +219,25 @@ def test_classifier_guidance_is_bayes_rule() -> None:
     assert abs(float(out.var()) - tau**2 / (1 + tau**2)) < 0.03
 
 
+@pytest.mark.parametrize(
+    "grid", [d.grid.trailing(d.process.cosine(), 200), d.grid.karras(d.process.edm(), 200), d.grid.trailing(FLOW, 200)]
+)
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 2.0])
+def test_temperature_scales_the_variance_of_gaussian_data(grid: d.grid.Grid, temperature: float) -> None:
+    process = grid.process
+    mean, spread = 0.0, 0.7
+
+    def network(x: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        a, s = (torch.as_tensor(f(t.numpy())).view(-1, 1) for f in (process.alpha, process.sigma))
+        return mean + a * spread**2 / (a**2 * spread**2 + s**2) * (x - a * mean)
+
+    guided = d.guidance.tempered(d.Denoiser(network, process, "x0"), temperature, spread)
+    out = d.sample(guided, d.solvers.dpmpp_2m(grid), shape=(1,), seeds=range(4000), dtype=torch.float64)
+    assert_allclose(float(out.var()), temperature * spread**2, rtol=0.06)
+    with pytest.raises(InvalidInput, match="temperature"):
+        d.guidance.tempered(d.Denoiser(network, process, "x0"), 0.0)
+
+
 def test_reconstruction_guidance_pulls_to_the_measurement() -> None:
     plan = d.solvers.ddim(d.grid.trailing(FLOW, 40))
     options = {"shape": (2,), "seeds": range(64), "dtype": torch.float64}

@@ -18,10 +18,12 @@ from perrin.diffusion.guidance.classifier_free import (
 from perrin.diffusion.guidance.steered import (
     Constrained,
     Steered,
+    Tempered,
     Thresholded,
     classifier,
     constrained,
     reconstruction,
+    tempered,
     thresholded,
 )
 
@@ -36,6 +38,7 @@ __all__ = [
     "Guidance",
     "Memory",
     "Steered",
+    "Tempered",
     "Thresholded",
     "Unguided",
     "apg",
@@ -48,5 +51,6 @@ __all__ = [
     "evaluate",
     "perturbed",
     "reconstruction",
+    "tempered",
     "thresholded",
 ]

@@ -13,12 +13,22 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point
+from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point, scaled
 from perrin.diffusion.guidance.base import Branch, Combined, Guidance, Memory, Unguided
 from perrin.diffusion.state import State
 from perrin.errors import InvalidInput
 
-__all__ = ["Constrained", "Steered", "Thresholded", "classifier", "constrained", "reconstruction", "thresholded"]
+__all__ = [
+    "Constrained",
+    "Steered",
+    "Tempered",
+    "Thresholded",
+    "classifier",
+    "constrained",
+    "reconstruction",
+    "tempered",
+    "thresholded",
+]
 
 Score = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From the noisy sample, the clean estimate and times (B,) to a number per sample (B,), higher is better."""
@@ -58,10 +68,49 @@ class Steered(Denoiser):
             times = torch.as_tensor(point.t, dtype=x.dtype, device=x.device).expand(len(x))
             better = self.score(noisy, output.clean, times)  # type: ignore[arg-type]
             gradient = torch.autograd.grad(better.sum(), noisy)[0]
-        alpha, sigma = point.alpha[""], point.sigma[""]
-        factor = self.strength * (alpha / 2 if self.whole else sigma**2 / alpha)
+        alpha, sigma = self.levels(point)
+        factor = self.strength * (alpha / 2 if self.whole else sigma * sigma / alpha)
         clean: Any = output.clean
-        return Output(clean.detach() + factor * gradient, output.variance)
+        return Output(clean.detach() + scaled(gradient, factor), output.variance)
+
+
+@dataclass(frozen=True)
+class Tempered(Denoiser):
+    r"""A denoiser at another temperature: what is likely becomes likelier below 1.
+
+    The score is scaled so that data of the given spread, were they Gaussian, would come out with their variance times
+    the temperature,
+
+    .. math::
+        D' = k D + (1 - k) \frac{x}{\alpha}, \qquad
+        k = \frac{\alpha^2 s^2 + \sigma^2}{\alpha^2 \tau s^2 + \sigma^2}
+
+    Attributes:
+        temperature: tau, above 0.
+        spread: s, the standard deviation of the data.
+
+    References:
+        Ingraham et al., Chroma (2023), supplement, low-temperature sampling, for variance-preserving processes.
+    """
+
+    temperature: float = 1.0
+    spread: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name in ("temperature", "spread"):
+            if not 0 < getattr(self, name) < float("inf"):
+                raise InvalidInput(name, getattr(self, name), "a number above 0")
+
+    def evaluate(self, x: State, point: Point, condition: Condition) -> Output:
+        """The clean estimate at the temperature."""
+        if not isinstance(x, Tensor):
+            raise InvalidInput("x", type(x).__name__, "a plain tensor")
+        clean, variance = super().evaluate(x, point, condition)
+        alpha, sigma = self.levels(point)
+        power = (alpha * self.spread) ** 2
+        below = self.temperature * power + sigma**2
+        gain, shift = (power + sigma**2) / below, alpha * self.spread**2 * (self.temperature - 1) / below
+        return Output(scaled(clean, gain) + scaled(x, shift), variance)  # type: ignore[arg-type]
 
 
 def _from(denoiser: Denoiser, **options: Any) -> Steered:
@@ -101,6 +150,12 @@ def reconstruction(
         return -(measure(clean) - target).square().flatten(1).sum(1)
 
     return Unguided(_from(denoiser, score=score, strength=strength, through=True, whole=True))
+
+
+def tempered(denoiser: Denoiser, temperature: float, spread: float = 1.0) -> Tempered:
+    """`Tempered`: ``denoiser`` at a temperature, for data of standard deviation ``spread``; guidance goes on top."""
+    options = {"temperature": float(temperature), "spread": float(spread)}
+    return Tempered(denoiser.network, denoiser.process, denoiser.prediction, denoiser.variance, **options)
 
 
 @dataclass(frozen=True)
