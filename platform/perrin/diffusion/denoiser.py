@@ -17,7 +17,7 @@ from torch import Tensor
 
 from perrin.diffusion.prediction import coefficients
 from perrin.diffusion.process import Process
-from perrin.diffusion.state import Fields, State, items_of, like
+from perrin.diffusion.state import State, items_of, like
 from perrin.errors import InvalidInput
 
 __all__ = ["Condition", "Denoiser", "Output", "Point", "scaled"]
@@ -110,11 +110,11 @@ class Denoiser:
 
     def levels(self, point: Point, field: str = "") -> tuple[Any, Any]:
         """Signal and noise scale of a field: numbers, (B,), or by channel (1 or B, C) arrays."""
+        alpha, sigma = point.alpha.get(field), point.sigma.get(field)
+        if isinstance(alpha, float) and isinstance(sigma, float):
+            return alpha, sigma
         process = self.process_of(field)
-        return (
-            _level(point.alpha.get(field), process.alpha, point.t),
-            _level(point.sigma.get(field), process.sigma, point.t),
-        )
+        return _level(alpha, process.alpha, point.t), _level(sigma, process.sigma, point.t)
 
     def evaluate(self, x: State, point: Point, condition: Condition) -> Output:
         """The clean estimate and, where it is learned, the variance.
@@ -134,9 +134,9 @@ class Denoiser:
             inputs[name] = scaled(tensor, c.c_in)
             keep[name] = (c.c_skip, c.c_out)
             told = c.c_noise
-        reference = next(tensor for tensor in tensors.values() if tensor.is_floating_point())
+        reference = x if isinstance(x, Tensor) else next(t for t in tensors.values() if t.is_floating_point())
         raw = self.network(like(x, inputs), _tell(told, reference), **condition)
-        answers = dict(raw) if isinstance(raw, Mapping) else {"": raw}
+        answers = {"": raw} if isinstance(raw, Tensor) else dict(raw)
         if answers.keys() != tensors.keys():
             raise InvalidInput("network", list(answers), f"an output for each of {list(tensors)}")
         clean: dict[str, Tensor] = {}
@@ -151,10 +151,9 @@ class Denoiser:
                 variance[name] = learned.to(tensor.dtype)
             skip, out = keep[name]
             estimate = scaled(answer.to(tensor.dtype), out)
-            clean[name] = estimate if np.all(skip == 0) else scaled(tensor, skip) + estimate
-        mask = x.mask if isinstance(x, Fields) else None
-        second = None if not variance else Fields(variance, mask) if isinstance(x, Fields) else variance[""]
-        return Output(like(x, clean), second)
+            bare = skip == 0 if isinstance(skip, float) else np.all(skip == 0)
+            clean[name] = estimate if bare else scaled(tensor, skip) + estimate
+        return Output(like(x, clean), like(x, variance) if variance else None)
 
 
 def _level(given: Any, process: Callable[[Any], npt.NDArray[np.float64]], t: Any) -> Any:

@@ -111,6 +111,18 @@ class Plan:
 
         return tuple(tuple((register, one(terms)) for register, terms in r.writes) for r in self.rows)
 
+    @cached_property
+    def draws(self) -> tuple[int, ...]:
+        """Numbers of the draws, each once, in the order that the rows want them; the starting noise, 0, is not one."""
+        wanted = [
+            s.index
+            for r in self.rows
+            for _, terms in ((0, r.input), *r.writes)
+            for s, _ in terms
+            if isinstance(s, Draw)
+        ]
+        return tuple(dict.fromkeys(wanted))
+
     @property
     def digest(self) -> str:
         """SHA-256 of the whole table: two plans with one digest compute the same thing."""

@@ -13,10 +13,12 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from perrin.diffusion.process import Array
 from perrin.errors import InvalidInput, UnknownName
@@ -24,48 +26,44 @@ from perrin.errors import InvalidInput, UnknownName
 __all__ = ["PREDICTIONS", "Coefficients", "coefficients"]
 
 
-Level = float | Array
-"""A number, or numbers of one shape."""
-
-
 class Coefficients(NamedTuple):
-    """c_in, c_noise, c_skip and c_out: numbers, or of the shape of the times given."""
+    """c_in, c_noise, c_skip and c_out: numbers, or arrays of the shape of the levels given."""
 
-    c_in: Level
-    c_noise: Level
-    c_skip: Level
-    c_out: Level
+    c_in: float | Array
+    c_noise: float | Array
+    c_skip: float | Array
+    c_out: float | Array
 
 
-def _epsilon(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def _epsilon(t: float, alpha: float, sigma: float) -> Coefficients:
     return Coefficients(1.0, t, 1 / alpha, -sigma / alpha)
 
 
-def _x0(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def _x0(t: float, alpha: float, sigma: float) -> Coefficients:
     return Coefficients(1.0, t, 0.0, 1.0)
 
 
-def _v(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def _v(t: float, alpha: float, sigma: float) -> Coefficients:
     power = alpha * alpha + sigma * sigma
     return Coefficients(1.0, t, alpha / power, -sigma / power)
 
 
-def _velocity(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def _velocity(t: float, alpha: float, sigma: float) -> Coefficients:
     return Coefficients(1.0, t, 1 / (alpha + sigma), -sigma / (alpha + sigma))
 
 
-def _score(t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def _score(t: float, alpha: float, sigma: float) -> Coefficients:
     return Coefficients(1.0, t, 1 / alpha, sigma * sigma / alpha)
 
 
-def _edm(t: Level, alpha: Level, sigma: Level, sigma_data: float = 0.5) -> Coefficients:
+def _edm(t: float, alpha: float, sigma: float, sigma_data: float = 0.5) -> Coefficients:
     s = sigma / alpha
     power = s * s + sigma_data * sigma_data
-    root = np.sqrt(power)
-    return Coefficients(1 / (alpha * root), np.log(s) / 4, sigma_data**2 / power / alpha, s * sigma_data / root)
+    root = math.sqrt(power)
+    return Coefficients(1 / (alpha * root), math.log(s) / 4, sigma_data**2 / power / alpha, s * sigma_data / root)
 
 
-PREDICTIONS: dict[str, Callable[[Level, Level, Level], Coefficients]] = {
+PREDICTIONS: dict[str, Callable[[float, float, float], Coefficients]] = {
     "epsilon": _epsilon,
     "x0": _x0,
     "v": _v,
@@ -77,7 +75,7 @@ PREDICTIONS: dict[str, Callable[[Level, Level, Level], Coefficients]] = {
 ``score``: grad log p(x_t); ``edm``: EDM's F."""
 
 
-def coefficients(prediction: str, t: Level, alpha: Level, sigma: Level) -> Coefficients:
+def coefficients(prediction: str, t: npt.ArrayLike, alpha: npt.ArrayLike, sigma: npt.ArrayLike) -> Coefficients:
     """The coefficients of ``prediction`` at times ``t``.
 
     Args:
@@ -86,15 +84,22 @@ def coefficients(prediction: str, t: Level, alpha: Level, sigma: Level) -> Coeff
         alpha: signal scales at ``t``.
         sigma: noise scales at ``t``.
 
+    Returns:
+        Numbers for numbers; for arrays, arrays, of the very numbers that each entry alone would give.
+
     Raises:
         UnknownName: no such prediction.
         InvalidInput: the prediction divides by alpha or sigma, which is zero there.
     """
     if prediction not in PREDICTIONS:
         raise UnknownName("prediction", prediction, "one of " + ", ".join(PREDICTIONS))
+    function = PREDICTIONS[prediction]
     try:
-        with np.errstate(divide="raise", invalid="raise"):
-            return PREDICTIONS[prediction](t, alpha, sigma)
-    except ArithmeticError:
+        if isinstance(alpha, float):
+            return function(t, alpha, sigma)
+        points = np.broadcast(t, alpha, sigma)
+        made = np.array([function(*map(float, point)) for point in points])
+        return Coefficients(*(made[:, i].reshape(points.shape) for i in range(4)))
+    except (ArithmeticError, ValueError):
         wanted = "a prediction that is defined there (x0, v or velocity), or a grid that stays away from it"
-        raise InvalidInput("prediction", f"{prediction} at alpha = {alpha}, sigma = {sigma}", wanted) from None
+        raise InvalidInput("prediction", f"{prediction} at alpha = {alpha!r}, sigma = {sigma!r}", wanted) from None

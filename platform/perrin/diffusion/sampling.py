@@ -23,7 +23,7 @@ from torch import Tensor
 from perrin.diffusion.categorical import CategoricalPlan
 from perrin.diffusion.denoiser import Condition, Denoiser, Output, Point
 from perrin.diffusion.guidance import Branch, Guidance, Memory, Unguided, evaluate
-from perrin.diffusion.noise import normals, uniforms
+from perrin.diffusion.noise import Draws, uniforms
 from perrin.diffusion.plan import Draw, Plan, Row, Terms, Weight
 from perrin.diffusion.state import Fields, Space, State, items_of
 from perrin.errors import InvalidInput, SamplingError
@@ -33,6 +33,9 @@ __all__ = ["Evaluation", "Noise", "Run", "sample", "start"]
 Noise = Callable[[int], npt.ArrayLike | Tensor] | npt.ArrayLike | Tensor
 """Starting noise, or a function from a draw's number to noise; for comparisons with other libraries."""
 
+
+CHECK_EVERY = 8
+"""Estimates are looked at for NaN so many at a time: each look costs as much as a row, and the row is named anyway."""
 
 NOT_FINITE = "the network returned NaN or infinity; check its input, weights and precision"
 
@@ -104,7 +107,13 @@ class Run:
         self._noise, self._spaces = noise, dict(spaces or {})
         self._dtype, self._device = dtype, torch.device(device)
         self._memory: Memory = {}
+        self._unchecked: list[tuple[int, str, Tensor]] = []
         self._sums: list[tuple[int, str, Tensor]] = []
+        self._draws = {
+            name: Draws(self.seeds, self._shapes[name], name, (0, *p.draws))
+            for name, p in self._plans.items()
+            if isinstance(p, Plan)
+        }
         self._registers = {name: self._first(name, p, initial) for name, p in self._plans.items()}
         self._clean: State = self._state({name: torch.zeros_like(r[0]) for name, r in self._registers.items()})
 
@@ -215,13 +224,17 @@ class Run:
     @torch.inference_mode()
     def step(self) -> None:
         """Compute one row."""
+        self._step()
+
+    def _step(self) -> None:
         evaluation = self.request()
         self.apply(evaluation, evaluate(evaluation.branches, evaluation.x, evaluation.point))
 
     def run(self) -> Any:
         """Compute every row that is left, and return the result."""
-        while not self.done:
-            self.step()
+        with torch.inference_mode():
+            while not self.done:
+                self._step()
         return self.result
 
     # --- state on disk ------------------------------------------------------------------------------------------------
@@ -283,21 +296,28 @@ class Run:
         if estimate.shape != x.shape:
             got = f"the network returned {tuple(estimate.shape)}, wanted {tuple(x.shape)}"
             raise SamplingError(self._where(self.row, name) + got)
-        # A sum that is finite has finite terms; one that is not may also have overflowed.
-        total = estimate.sum()
-        if x.device.type != "cpu":
-            self._sums.append((self.row, name, total))  # To read it now would wait for the device; `_settle` does.
-        elif not math.isfinite(total) and not torch.isfinite(estimate).all():
-            raise SamplingError(self._where(self.row, name) + NOT_FINITE)
+        self._unchecked.append((self.row, name, estimate))
+        if len(self._unchecked) >= CHECK_EVERY:
+            self._inspect()
+
+    def _inspect(self) -> None:
+        """Sum what was estimated since the last time: a sum that is finite has finite terms."""
+        kept, self._unchecked = self._unchecked, []
+        for row, name, estimate in kept:
+            total = estimate.sum()
+            if estimate.device.type != "cpu":
+                self._sums.append((row, name, total))  # To read it now would wait for the device.
+            elif not math.isfinite(total) and not torch.isfinite(estimate).all():
+                raise SamplingError(self._where(row, name) + NOT_FINITE)
 
     def _settle(self) -> None:
-        """Wait for the device, and raise if the network returned NaN or infinity since the last time."""
+        """Raise if the network returned NaN or infinity at any row; waits for the device."""
+        self._inspect()
         sums, self._sums = self._sums, []
-        if sums:
-            finite = torch.isfinite(torch.stack([total for _, _, total in sums])).tolist()
-            for (row, name, _), fine in zip(sums, finite, strict=True):
-                if not fine:
-                    raise SamplingError(self._where(row, name) + NOT_FINITE)
+        finite = torch.isfinite(torch.stack([total for _, _, total in sums])).tolist() if sums else []
+        for (row, name, _), fine in zip(sums, finite, strict=True):
+            if not fine:
+                raise SamplingError(self._where(row, name) + NOT_FINITE)
 
     def _where(self, row: int, name: str) -> str:
         place = f"row {row} of {len(self.plan)} (t = {self.plan.rows[row].t:g})"
@@ -325,7 +345,7 @@ class Run:
         elif self._noise is not None and index == 0:
             made = self._noise
         else:
-            made = normals(self.seeds, index, shape, name)
+            made = self._draws[name](index)
         drawn = torch.as_tensor(np.asarray(made) if not isinstance(made, Tensor) else made)
         if drawn.shape != (len(self.seeds), *shape):
             raise InvalidInput("noise", tuple(drawn.shape), f"shape {(len(self.seeds), *shape)}")

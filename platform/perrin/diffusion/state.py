@@ -85,12 +85,12 @@ Space = Callable[[Tensor, Tensor | None], Tensor]
 
 def items_of(x: State) -> dict[str, Tensor]:
     """The tensors of ``x`` by name; a plain tensor is called ''."""
-    return dict(x) if isinstance(x, Fields) else {"": x}
+    return {"": x} if isinstance(x, Tensor) else dict(x)
 
 
 def like(x: State, tensors: Mapping[str, Tensor]) -> State:
     """``tensors`` as a state of the kind of ``x``: the inverse of `items_of`."""
-    return Fields(tensors, x.mask) if isinstance(x, Fields) else tensors[""]
+    return tensors[""] if isinstance(x, Tensor) else Fields(tensors, x.mask)
 
 
 def rows_of(values: Tensor, x: Tensor) -> Tensor:

@@ -166,6 +166,7 @@ def test_steps_are_evaluations(name: str) -> None:
 def test_noise_depends_on_its_address_alone(seed: int, draw: int, size: int) -> None:
     one = d.noise.normal(seed, draw, (size,))
     assert (one == d.noise.normals([5, seed], draw, (size,))[1]).all()
+    assert (one == d.noise.Draws([seed], (size,), "", [draw - 2, draw, draw + 7])(draw)[0]).all()
     assert (one != d.noise.normal(seed, draw + 1, (size,))).any()
     assert (one != d.noise.normal(seed, draw, (size,), field="atoms")).any()
     assert (one != d.noise.normal(seed, draw, (size,), sample=1)).any()
