@@ -18,19 +18,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
-from perrin.diffusion.denoiser import Condition, Denoiser
+from perrin.diffusion.denoiser import Output
 from perrin.diffusion.grid import Grid, explicit
-from perrin.diffusion.guidance import Guidance
+from perrin.diffusion.guidance import evaluate
 from perrin.diffusion.plan import Plan, Source, row
 from perrin.diffusion.process import Array, Process
-from perrin.diffusion.sampling import Run
+from perrin.diffusion.sampling import Evaluation, Run
 from perrin.errors import InvalidInput
 
 __all__ = ["Fit", "fit"]
@@ -54,59 +53,67 @@ class Fit:
 
 
 def fit(
-    guidance: Guidance | Denoiser,
+    runs: Sequence[Run],
     process: Process,
     start: Grid,
     reference: Plan,
     *,
-    shape: Sequence[int],
-    seeds: Sequence[int],
-    condition: Condition | None = None,
     iterations: int = 20,
     ridge: float = 1e-5,
-    noise: Tensor | None = None,
-    dtype: torch.dtype = torch.float64,
     progress: Callable[[int, int, str], None] = lambda done, total, label: None,
 ) -> Fit:
     """Fit a plan of ``len(start)`` evaluations to where ``reference`` ends.
 
     Args:
-        guidance: the model as it will be sampled.
-        process: its forward process.
+        runs: the model as it will be sampled, with the conditions, seeds and type to fit on, under any plan; they are
+            only read. The fitted plan should then be judged on other seeds.
+        process: the model's forward process.
         start: grid to start from; its first time stays.
-        reference: a fine plan on the same process that starts at the same time.
-        shape: of one sample.
-        seeds: to fit on, one per sample; the plan should then be judged on others.
-        condition: of the model, for all seeds, or one row per seed.
-        iterations: of Levenberg-Marquardt; each runs the plan once per parameter and once or twice more.
+        reference: a fine deterministic plan on the same process that starts at the same time.
+        iterations: of Levenberg-Marquardt.
         ridge: pull towards the starting weights, relative to the curvature; more generalises better, fits less.
-        noise: starting noise instead of the seeds' own.
-        dtype: the samples' type.
         progress: told after every iteration.
 
     Raises:
-        InvalidInput: fewer than 2 steps, or a stochastic reference.
+        InvalidInput: fewer than 2 steps, no runs, or a stochastic reference.
     """
     if len(start) < 2:
         raise InvalidInput("steps", len(start), "at least 2")
-
-    def end(plan: Plan) -> npt.NDArray[np.float64]:
-        run = Run(guidance, plan, shape=shape, seeds=seeds, condition=condition, noise=noise, dtype=dtype)
-        out: Any = run.run()
-        flat: npt.NDArray[np.float64] = out.double().flatten().numpy()
-        return flat
-
-    wanted = end(reference)
-    origin = np.concatenate([_spacing(start), _initial(start)])
+    if not runs:
+        raise InvalidInput("runs", 0, "at least one")
+    if reference.draws:
+        raise InvalidInput("reference", reference.solver, "a deterministic plan")
     count, first = len(start), float(start.times[0])
+    rows = _first_rows(count)
+    wanted = []
+    for number, run in enumerate(runs):
+        wanted.append(_flat(run.under(reference).run()))
+        progress(number + 1, len(runs), "reference")
+    target = np.concatenate(wanted)
+    # A step small enough to be a derivative, large enough not to drown in the rounding of the network.
+    delta = 1e-5 if runs[0].dtype == torch.float64 else 1e-2
+
+    def plan_of(values: Array) -> Plan:
+        return _plan(process, first, values, count)
 
     def residual(values: Array) -> npt.NDArray[np.float64]:
-        return end(_plan(process, first, values, count)) - wanted
+        plan = plan_of(values)
+        return np.concatenate([_flat(run.under(plan).run()) for run in runs]) - target
 
+    def derivatives(values: Array, errors: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+        passes = [_pass(run.under(plan_of(values))) for run in runs]
+        columns = []
+        for unit, row_number in zip(np.eye(len(values)), rows, strict=True):
+            plan = plan_of(values + delta * unit)
+            ends = [_flat(_go_on(made[row_number], plan)) for made in passes]
+            columns.append((np.concatenate(ends) - target - errors) / delta)
+        return np.stack(columns, axis=1)
+
+    origin = np.concatenate([_spacing(start), _initial(start)])
     values, errors = origin.copy(), residual(origin)
     before, damping = float(np.sqrt(np.mean(errors**2))), 1e-2
     for iteration in range(iterations):
-        jacobian = np.stack([(residual(values + 1e-5 * unit) - errors) / 1e-5 for unit in np.eye(len(values))], axis=1)
+        jacobian = derivatives(values, errors)
         curvature, slope = jacobian.T @ jacobian, jacobian.T @ errors
         scale = np.diag(curvature).mean()
         slope = slope + ridge * scale * (values - origin)
@@ -121,7 +128,44 @@ def fit(
         else:
             break
         progress(iteration + 1, iterations, f"rms {np.sqrt(np.mean(errors**2)):.3g}")
-    return Fit(_plan(process, first, values, count), before, float(np.sqrt(np.mean(errors**2))))
+    return Fit(plan_of(values), before, float(np.sqrt(np.mean(errors**2))))
+
+
+class _Row(NamedTuple):
+    """A run before a row, and what the row's evaluation said."""
+
+    run: Run
+    evaluation: Evaluation
+    outputs: list[Output]
+
+
+@torch.inference_mode()
+def _pass(run: Run) -> list[_Row]:
+    """Every row of a run."""
+    made = []
+    while not run.done:
+        evaluation = run.request()
+        made.append(_Row(run.fork(), evaluation, evaluate(evaluation.branches, evaluation.x, evaluation.point)))
+        run.apply(evaluation, made[-1].outputs)
+    return made
+
+
+@torch.inference_mode()
+def _go_on(row: _Row, plan: Plan) -> Any:
+    """The result under a plan that differs only in what this row writes, and later."""
+    run = row.run.fork(plan)
+    run.apply(row.evaluation, row.outputs)
+    return run.run()
+
+
+def _flat(result: Any) -> npt.NDArray[np.float64]:
+    flat: npt.NDArray[np.float64] = result.double().flatten().cpu().numpy()
+    return flat
+
+
+def _first_rows(count: int) -> list[int]:
+    """For every parameter, the first row that it changes; that row's evaluation stays what it was."""
+    return [*range(count - 1), *(i for i in range(count) for _ in range(min(HISTORY, i + 1)))]
 
 
 def _spacing(grid: Grid) -> Array:

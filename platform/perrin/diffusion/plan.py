@@ -21,7 +21,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import cycle
-from typing import Literal
+from typing import Any, Literal
 
 from perrin.errors import InvalidInput
 
@@ -126,30 +126,76 @@ class Plan:
     @property
     def digest(self) -> str:
         """SHA-256 of the whole table: two plans with one digest compute the same thing."""
+        table = self.to_dict()
+        table["signal"] = self.rows[0].alpha if self.signal is None else self.signal
+        del table["solver"]
+        return hashlib.sha256(json.dumps(table, separators=(",", ":")).encode()).hexdigest()
 
-        def exact(weight: Weight | None) -> object:
-            return [w.hex() for w in weight] if isinstance(weight, tuple) else weight.hex() if weight else None
+    def to_dict(self) -> dict[str, Any]:
+        """The table as JSON has it; floats survive to the bit."""
 
-        def plain(terms: Terms) -> list[list[object]]:
-            return [[f"draw{s.index}" if isinstance(s, Draw) else s, exact(weight)] for s, weight in terms]
+        def plain(terms: Terms) -> list[list[Any]]:
+            return [[{"draw": s.index} if isinstance(s, Draw) else s, weight] for s, weight in terms]
 
         rows = [
-            [
-                [exact(v) for v in (r.t, r.alpha, r.sigma)],
-                plain(r.input),
-                [[i, plain(t)] for i, t in r.writes],
-                exact(r.learned),
-            ]
+            {
+                "t": r.t, "alpha": r.alpha, "sigma": r.sigma, "input": plain(r.input),
+                "writes": [[register, plain(terms)] for register, terms in r.writes],
+                **({} if r.learned is None else {"learned": r.learned}),
+            }
             for r in self.rows
-        ]
-        head = [
-            self.registers,
-            self.copies,
-            exact(self.start),
-            exact(self.rows[0].alpha if self.signal is None else self.signal),
-        ]
-        text = json.dumps([head, rows], separators=(",", ":"))
-        return hashlib.sha256(text.encode()).hexdigest()
+        ]  # fmt: skip
+        return {
+            "solver": self.solver, "registers": self.registers, "copies": self.copies, "start": self.start,
+            "signal": self.signal, "rows": rows,
+        }  # fmt: skip
+
+    @classmethod
+    def from_dict(cls, table: Mapping[str, Any]) -> Plan:
+        """The plan that `to_dict` wrote down.
+
+        Raises:
+            InvalidInput: ``table`` is not one.
+        """
+
+        def weight(value: Any) -> Any:
+            return tuple(float(v) for v in value) if isinstance(value, list | tuple) else float(value)
+
+        def terms(made: Any) -> Terms:
+            return tuple((Draw(s["draw"]) if isinstance(s, dict) else s, weight(w)) for s, w in made)
+
+        try:
+            rows = tuple(
+                Row(
+                    float(r["t"]), weight(r["alpha"]), weight(r["sigma"]), terms(r["input"]),
+                    tuple((register, terms(written)) for register, written in r["writes"]),
+                    weight(r["learned"]) if "learned" in r else None,
+                )
+                for r in table["rows"]
+            )  # fmt: skip
+            signal = None if table["signal"] is None else weight(table["signal"])
+            return cls(table["solver"], rows, table["registers"], weight(table["start"]), signal, table["copies"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise InvalidInput(
+                "plan", type(error).__name__, f"a plan's table, as to_dict writes it ({error})"
+            ) from None
+
+    def fit(self, guidance: Any, reference: Plan, **options: Any) -> Plan:
+        """This plan's times, moved and given the weights that end nearest to ``reference``; see `perrin.diffusion.fit`.
+
+        Args:
+            guidance: a guided denoiser, or a denoiser as it is, whose process is not one per field.
+            reference: a fine deterministic plan that starts at the same time.
+            options: ``iterations``, ``ridge`` and ``progress`` of the fit; the others are `Run`'s (shape, seeds, ...).
+        """
+        from perrin.diffusion.fit import fit
+        from perrin.diffusion.grid import explicit
+        from perrin.diffusion.sampling import Run
+
+        own = {name: options.pop(name) for name in ("iterations", "ridge", "progress") if name in options}
+        run = Run(guidance, self, **options)
+        process = run.request().branches[0].denoiser.process_of("")
+        return fit([run], process, explicit(process, [r.t for r in self.rows]), reference, **own).plan
 
 
 def _plus(a: Weight, b: Weight) -> Weight:

@@ -7,6 +7,7 @@ what to evaluate, `Run.apply` takes the answers. `Run.step` does both.
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -69,6 +70,7 @@ class Run:
         plan: the table it follows.
         row: the next row to compute.
         seeds: one per sample.
+        dtype: of the registers.
     """
 
     def __init__(
@@ -105,7 +107,8 @@ class Run:
         self.mask = mask
         self._plain = isinstance(plan, Plan)
         self._noise, self._spaces = noise, dict(spaces or {})
-        self._dtype, self._device = dtype, torch.device(device)
+        self.dtype, self._device = dtype, torch.device(device)
+        self._initial = initial
         self._memory: Memory = {}
         self._unchecked: list[tuple[int, str, Tensor]] = []
         self._sums: list[tuple[int, str, Tensor]] = []
@@ -128,7 +131,7 @@ class Run:
         if initial is not None:
             scale = plan.rows[0].alpha if plan.signal is None else plan.signal
             given = initial if isinstance(initial, tuple) else (initial,) * plan.copies
-            cleans = [items_of(state)[name].to(self._device, self._dtype) for state in given]
+            cleans = [items_of(state)[name].to(self._device, self.dtype) for state in given]
             begins = [clean * _factor(scale, clean) + begin for clean in cleans]
             return begins + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
         return [begin] * plan.copies + [torch.zeros_like(begin)] * (plan.registers - plan.copies)
@@ -216,6 +219,26 @@ class Run:
         self._memory, self._clean = memory, self._state(clean)
         self.row += 1
 
+    def under(self, plan: Plan) -> Run:
+        """A run of one field at its first row, like this one in all but the plan."""
+        return Run(
+            self.guidance, plan, shape=self._shapes[""], seeds=self.seeds, condition=self.condition, noise=self._noise,
+            initial=self._initial, mask=self.mask, spaces=self._spaces, dtype=self.dtype, device=self._device,
+        )  # fmt: skip
+
+    def fork(self, plan: Plan | None = None) -> Run:
+        """A copy that goes on from here alone; under ``plan``, of as many rows and registers, if one is given."""
+        other = copy.copy(self)
+        other._registers = {name: list(registers) for name, registers in self._registers.items()}
+        other._unchecked, other._sums = [], []
+        if plan is not None:
+            if (len(plan), plan.registers, plan.draws) != (len(self.plan), self.plan.registers, self.plan.draws):
+                raise InvalidInput(
+                    "plan", f"{len(plan)} rows", f"{len(self.plan)} rows with as many registers and draws"
+                )
+            other.plan, other._plans = plan, {"": plan}
+        return other
+
     def replace(self, state: State) -> None:
         """Put another state into register 0, between two rows."""
         for name, tensor in items_of(state).items():
@@ -267,12 +290,12 @@ class Run:
         there = {n: t.to(self._device) for n, t in tensors.items()}
         for name, registers in self._registers.items():
             self._registers[name] = [there[f"{name}/register/{i}"].to(old.dtype) for i, old in enumerate(registers)]
-        self._clean = self._state({name: there[f"{name}/clean"].to(self._dtype) for name in self._plans})
+        self._clean = self._state({name: there[f"{name}/clean"].to(self.dtype) for name in self._plans})
         memory: dict[str, dict[str, Tensor]] = {}
         for path, tensor in there.items():
             name, _, rest = path.partition("/")
             if rest.startswith("memory/"):
-                memory.setdefault(rest.removeprefix("memory/"), {})[name] = tensor.to(self._dtype)
+                memory.setdefault(rest.removeprefix("memory/"), {})[name] = tensor.to(self.dtype)
         self._memory = {key: self._state(fields) for key, fields in memory.items()}
         self.row = int(key["row"])
 
@@ -349,7 +372,7 @@ class Run:
         drawn = torch.as_tensor(np.asarray(made) if not isinstance(made, Tensor) else made)
         if drawn.shape != (len(self.seeds), *shape):
             raise InvalidInput("noise", tuple(drawn.shape), f"shape {(len(self.seeds), *shape)}")
-        return self._project(name, drawn.to(self._device, self._dtype, non_blocking=True))
+        return self._project(name, drawn.to(self._device, self.dtype, non_blocking=True))
 
     def _uniform(self, name: str, plan: CategoricalPlan, index: int) -> Tensor:
         """(B, ..., K) uniform numbers for a categorical field."""

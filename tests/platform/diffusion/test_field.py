@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from statistics import NormalDist
 
@@ -13,7 +14,6 @@ from numpy.testing import assert_allclose
 from perrin import diffusion as d
 from perrin.diffusion import categorical, inversion, langevin, loss
 from perrin.diffusion.denoiser import Output
-from perrin.diffusion.fit import fit
 from perrin.diffusion.likelihood import log_likelihood, variational_bound
 from perrin.diffusion.ode import Flowing, rk45, sample_ode
 from perrin.diffusion.state import Fields, inner, norm, zero_centre
@@ -247,6 +247,10 @@ def test_reconstruction_guidance_pulls_to_the_measurement() -> None:
     assert (held[:, 0] - 2).abs().mean() < 0.5 * (free[:, 0] - 2).abs().mean()
 
 
+SHORT_GRID = d.grid.trailing(FLOW, 4)
+SHORT = d.solvers.ddim(SHORT_GRID)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -263,6 +267,9 @@ def test_reconstruction_guidance_pulls_to_the_measurement() -> None:
         (lambda: Fields({}), "fields"),
         (lambda: inversion.edict(d.grid.trailing(FLOW, 5), 0.2), "mix"),
         (lambda: inversion.ddim_inversion(d.grid.trailing(FLOW, 1)), "steps"),
+        (lambda: SHORT.fit(DENOISER, d.solvers.ddpm(d.grid.trailing(FLOW, 9)), shape=(1,), seeds=[1]), "deterministic"),
+        (lambda: d.plan.Plan.from_dict({"rows": 3}), "table"),
+        (lambda: d.start(DENOISER, SHORT, shape=(1,), seeds=[1]).fork(d.solvers.lms(SHORT_GRID)), "registers"),
         (lambda: sample_ode(Mixture(FLOW), shape=(1,), seeds=[1], method="leapfrog"), "rk45"),
     ],
 )
@@ -445,13 +452,16 @@ def test_a_fitted_plan_beats_forty_evaluations_with_eight() -> None:
     process = d.process.edm()
     model, reference = Mixture(process), d.solvers.dpmpp_2m(d.grid.karras(process, 1000))
     options = {"shape": (1,), "dtype": torch.float64}
-    made = fit(model, process, d.grid.karras(process, 8), reference, seeds=range(256), iterations=25, **options)
-    assert len(made.plan) == 8
-    assert made.after < made.before
+    start = d.solvers.dpmpp_2m(d.grid.karras(process, 8))
+    made = start.fit(model, reference, seeds=range(256), iterations=25, **options)
+    assert len(made) == 8
+    kept = d.plan.Plan.from_dict(json.loads(json.dumps(made.to_dict())))
+    assert kept == made
+    assert kept.digest == made.digest
 
     def error(plan: d.plan.Plan) -> float:
         unseen = range(10**6, 10**6 + 2000)
         ends = [d.sample(model, p, seeds=unseen, **options) for p in (plan, reference)]
         return float((ends[0] - ends[1]).square().mean().sqrt())
 
-    assert error(made.plan) < error(d.solvers.dpmpp_2m(d.grid.karras(process, 40)))
+    assert error(made) < error(d.solvers.dpmpp_2m(d.grid.karras(process, 40)))
