@@ -15,6 +15,7 @@ from perrin.diffusion import Run
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.modality import Format
 from perrin.models import ModelCard
+from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.text import text_encoder
@@ -73,7 +74,7 @@ class ImageRuntime:
         side = p.size // self._codec.factor
         return d.start(
             d.guidance.classifier_free(self._denoiser, p.guidance, null),
-            d.solvers.solver(p.sampler)(grid),
+            plan_of(self.card, p.sampler, grid),
             shape=(self._codec.latent, side, side),
             seeds=[p.seed + item for item in range(p.count)],
             condition=condition,

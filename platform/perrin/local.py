@@ -28,7 +28,7 @@ from perrin.modality import Format, Modality, Parameters, Progress, validate
 from perrin.models import ModelCard, find
 from perrin.settings import Settings
 
-__all__ = ["Generator", "Result", "Results", "load"]
+__all__ = ["Generator", "Result", "Results", "device_of", "load"]
 
 
 def load(modality: str, *, model: str | None = None, device: str | None = None) -> Generator:
@@ -46,7 +46,7 @@ def load(modality: str, *, model: str | None = None, device: str | None = None) 
     settings = Settings()
     face = plugins.modality(modality)
     card = find(model or face.default_model, face.name, settings)
-    return Generator(face, card, _device(device or settings.device, settings.threads))
+    return Generator(face, card, device_of(device or settings.device, settings.threads))
 
 
 class Generator:
@@ -220,7 +220,7 @@ class Result:
         return self.bytes() if self._results._kind.media_type == "image/png" else None
 
 
-def _device(name: str, threads: int) -> str:
+def device_of(name: str, threads: int) -> str:
     """The torch device that ``name`` stands for, checked to be there; and torch told how many threads to use."""
     try:
         torch = importlib.import_module("torch")  # by name: this module is part of the light start-up

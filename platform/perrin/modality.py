@@ -81,23 +81,28 @@ class Parameters(BaseModel):
     def resolved(self, card: ModelCard) -> Self:
         """The same request with every default of ``card`` written out and every name checked.
 
+        Where neither sampler nor steps say otherwise, a model's calibrated plan is its default.
+
         Args:
             card: the model's card.
 
         Raises:
             InvalidInput: naming the field and what this model allows.
         """
-        from perrin.diffusion.solvers import solver  # NumPy, kept out of start-up
+        from perrin.models.plans import CALIBRATED, check_steps  # NumPy, kept out of start-up
 
+        defaults = dict(card.defaults)
+        if card.plans and (self.steps in (None, *card.plans) if self.sampler is None else self.sampler == CALIBRATED):
+            defaults |= {"sampler": CALIBRATED, "steps": card.plans[-1]}
         changes: dict[str, Any] = {"model": card.name}
-        for name, value in card.defaults.items():
+        for name, value in defaults.items():
             if name in type(self).model_fields and getattr(self, name) is None:
                 changes[name] = value
         if self.seed is None:
             changes["seed"] = secrets.randbelow(2**31)
         result = self.model_copy(update=changes)
         if result.sampler is not None and result.steps is not None:
-            solver(result.sampler).check(result.steps)
+            check_steps(card, result.sampler, result.steps)
         return result
 
 
@@ -137,9 +142,11 @@ class Modality:
         """
         from perrin.diffusion.solvers import SOLVERS
         from perrin.models import models
+        from perrin.models.plans import CALIBRATED
 
         cards = {name: card for name, card in models().items() if card.modality == self.name}
-        choices: dict[str, list[Any]] = {"model": list(cards), "sampler": list(SOLVERS)}
+        calibrated = [CALIBRATED] if any(card.plans for card in cards.values()) else []
+        choices: dict[str, list[Any]] = {"model": list(cards), "sampler": [*calibrated, *SOLVERS]}
         card = cards.get(self.default_model)
         if card is not None:
             choices |= {k: v for k, v in card.conditioners.items() if isinstance(v, list)}

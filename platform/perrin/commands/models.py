@@ -1,7 +1,9 @@
-"""``perrin models``: list, show, card, verify, remove."""
+"""``perrin models``: list, show, card, verify, calibrate, remove."""
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -87,6 +89,62 @@ def verify(name: Annotated[str | None, typer.Argument(help="Default: all.", meta
     for found in [find(name)] if name else known().values():
         check(found)
         print(f"{found.name}: {len(found.files)} files as their card says")
+
+
+@models.command()
+def calibrate(
+    name: Name,
+    steps: Annotated[int, typer.Option(min=2, max=64, help="Evaluations of the plan.")] = 8,
+    prompts: Annotated[
+        Path | None, typer.Option(help="File of prompts, one a line. Default: the modality's examples.")
+    ] = None,
+    seeds: Annotated[int, typer.Option(min=1, max=64, help="Seeds to fit on, for each prompt.")] = 4,
+    reference: Annotated[int, typer.Option(min=50, max=1000, help="Steps that are taken for exact.")] = 200,
+    iterations: Annotated[int, typer.Option(min=1, max=100, help="Iterations of the fit.")] = 12,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")] = None,
+) -> None:
+    """Fit a sampler plan to a model and keep it beside the weights, where it becomes the model's default."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from perrin import plugins
+    from perrin.errors import InvalidInput, NotInstalled
+    from perrin.local import device_of
+    from perrin.models import find
+    from perrin.models.plans import CALIBRATED, save_plan
+    from perrin.progress import StageBar
+    from perrin.settings import Settings
+
+    card = find(name)
+    settings = Settings()
+    requests = [dict(example) for example in plugins.modality(card.modality).examples]
+    if prompts is not None:
+        try:
+            lines = [line.strip() for line in prompts.read_text().splitlines()]
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidInput("prompts", str(prompts), f"a text file that can be read ({error})") from None
+        requests = [{"prompt": line} for line in lines if line and not line.startswith("#")]
+    if not os.access(card.folder, os.W_OK):
+        raise InvalidInput("name", name, f"a model whose folder can be written; {card.folder} cannot")
+    try:
+        run = plugins.load_object("perrin.models.calibrate:calibrate")  # by name: it needs torch
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] == "perrin":
+            raise
+        raise NotInstalled("calibrating a model", "run") from error
+    with StageBar() as bar:
+        made = run(
+            card, steps, requests, seeds=seeds, reference=reference, iterations=iterations,
+            device=device_of(device or settings.device, settings.threads), progress=bar.update,
+        )  # fmt: skip
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("sampler and steps")
+    table.add_column(f"distance from {made.reference} steps, other seeds", justify="right")
+    for label, distance in made.errors.items():
+        table.add_row(f"{label} {steps}" if label == CALIBRATED else label, f"{distance:.4f}")
+    Console().print(table)
+    save_plan(card, made.plan)
+    print(f"{name} is calibrated for {steps} steps; that is its default now")
 
 
 @models.command()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +34,7 @@ class ModelCard(BaseModel):
         defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
         architecture: constructor arguments of each network, by the name of its safetensors file.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
-        files: SHA-256 of every weight file.
+        files: SHA-256 of every weight file and calibrated plan.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -63,6 +64,27 @@ class ModelCard(BaseModel):
         """One hash for the whole model: over the names and hashes of its files, in order."""
         lines = "".join(f"{name} {digest}\n" for name, digest in sorted(self.files.items()))
         return hashlib.sha256(lines.encode()).hexdigest()
+
+    @property
+    def plans(self) -> tuple[int, ...]:
+        """The numbers of steps that this model has calibrated plans for, see `perrin.models.plans`."""
+        found = (re.fullmatch(r"plan-(\d+)\.json", name) for name in self.files)
+        return tuple(sorted(int(match[1]) for match in found if match))
+
+    def read(self, name: str) -> bytes:
+        """One of the model's files, checked against its hash: what is hashed is what is returned.
+
+        Raises:
+            ModelError: it is missing, or not the file that the card describes.
+        """
+        path = self.folder / name
+        try:
+            data = path.read_bytes()
+        except OSError:
+            raise ModelError(f"model {self.name}: {name} is missing from {self.folder}") from None
+        if self.files.get(name) != hashlib.sha256(data).hexdigest():
+            raise ModelError(f"model {self.name}: {name} is not the file that its card describes; install it again")
+        return data
 
 
 def file_hash(path: Path) -> str:
@@ -94,11 +116,11 @@ def read_card(folder: Path) -> ModelCard:
 
 
 def write_card(card: ModelCard, folder: Path) -> ModelCard:
-    """Write ``card`` into ``folder``, with the present hash of every safetensors file there."""
-    weights = sorted(folder.glob("*.safetensors"))
-    for path in weights:
+    """Write ``card`` into ``folder``, with the present hash of every weight file and calibrated plan there."""
+    found = sorted([*folder.glob("*.safetensors"), *folder.glob("plan-*.json")])
+    for path in found:
         path.chmod(0o644)  # safetensors writes for the owner alone
-    files = {path.name: file_hash(path) for path in weights}
+    files = {path.name: file_hash(path) for path in found}
     card = card.model_copy(update={"files": files, "folder": folder})
     text = yaml.safe_dump(card.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=110)
     temporary = folder / (CARD + ".part")

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
-
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -32,16 +30,11 @@ def load_network(card: ModelCard, name: str, device: str = "cpu", dtype: torch.d
     kind = arguments.pop("kind", None)
     if kind not in NETWORKS:
         raise ModelError(f"model {card.name}: network {name} is of kind {kind!r}, wanted one of {', '.join(NETWORKS)}")
-    path = card.folder / f"{name}.safetensors"
-    if not path.is_file():
-        raise ModelError(f"model {card.name}: {path.name} is missing from {card.folder}")
-    data = path.read_bytes()  # read once: what is hashed is what is loaded
-    if card.files.get(path.name) != hashlib.sha256(data).hexdigest():
-        raise ModelError(f"model {card.name}: {path.name} is not the file that its card describes; install it again")
+    data = card.read(f"{name}.safetensors")
     try:
         with torch.device("meta"):
             network: nn.Module = NETWORKS[kind](**arguments)
         network.load_state_dict(load(data), assign=True)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelError(f"model {card.name}: {path.name} does not fit its card: {error}") from None
+        raise ModelError(f"model {card.name}: {name}.safetensors does not fit its card: {error}") from None
     return network.to(device, dtype).eval().requires_grad_(False)
