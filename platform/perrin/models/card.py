@@ -33,6 +33,7 @@ class ModelCard(BaseModel):
     Attributes:
         defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
         architecture: constructor arguments of each network, by the name of its safetensors file.
+        grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
         files: SHA-256 of every weight file and calibrated plan.
     """
@@ -47,6 +48,7 @@ class ModelCard(BaseModel):
     attributions: tuple[Attribution, ...] = ()
     architecture: dict[str, dict[str, Any]] = {}
     process: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
     prediction: str = ""
     conditioners: dict[str, Any] = {}
     sizes: tuple[tuple[int, int], ...] = ()
