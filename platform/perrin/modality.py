@@ -91,9 +91,8 @@ class Parameters(BaseModel):
         """
         from perrin.models.plans import CALIBRATED, check_steps  # NumPy, kept out of start-up
 
-        defaults = dict(card.defaults)
-        if card.plans and (self.steps in (None, *card.plans) if self.sampler is None else self.sampler == CALIBRATED):
-            defaults |= {"sampler": CALIBRATED, "steps": card.plans[-1]}
+        fits = self.steps in (None, *card.plans) if self.sampler is None else self.sampler == CALIBRATED
+        defaults = card.preferred if fits else card.defaults
         changes: dict[str, Any] = {"model": card.name}
         for name, value in defaults.items():
             if name in type(self).model_fields and getattr(self, name) is None:

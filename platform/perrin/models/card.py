@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perrin.errors import ModelError
 
-__all__ = ["Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
+__all__ = ["CALIBRATED", "Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
 
 CARD = "card.yaml"
+
+CALIBRATED = "calibrated"
+"""The name by which a request asks for a calibrated plan, where others name a sampler."""
 
 
 class Attribution(BaseModel):
@@ -72,6 +75,11 @@ class ModelCard(BaseModel):
         """The numbers of steps that this model has calibrated plans for, see `perrin.models.plans`."""
         found = (re.fullmatch(r"plan-(\d+)\.json", name) for name in self.files)
         return tuple(sorted(int(match[1]) for match in found if match))
+
+    @property
+    def preferred(self) -> dict[str, Any]:
+        """What a request gets that says nothing: the defaults, and the calibrated plan where there is one."""
+        return {**self.defaults, "sampler": CALIBRATED, "steps": self.plans[-1]} if self.plans else dict(self.defaults)
 
     def read(self, name: str) -> bytes:
         """One of the model's files, checked against its hash: what is hashed is what is returned.
