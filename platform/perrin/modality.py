@@ -170,7 +170,13 @@ class Modality:
 
 
 class Runtime(Protocol):
-    """One model on one device. The engine calls these in this order; each call is one stage of a job."""
+    """One model on one device. The engine calls these in this order; each call is one stage of a job.
+
+    The rows of its runs share network calls with those of other requests where their denoiser is the same object, so a
+    runtime makes it once. A runtime whose network reads a mask may say which axes of a field ('' for a plain tensor)
+    may be padded, as an attribute ``padding = {"positions": (1,), "bonds": (1, 2)}``: requests of about one length then
+    share calls too, the mask being that of the `perrin.diffusion.state.Fields`, or the condition ``mask`` (B, N).
+    """
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:

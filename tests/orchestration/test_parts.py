@@ -81,7 +81,7 @@ class Time:
 @pytest.fixture
 def handle(clockwork: Time) -> EngineHandle:
     made = EngineHandle("w", "cpu", ("dots",), 30.0, {}, clockwork)
-    made.owner, made.jobs, made.models, made.turn, made.ready = "o", {}, (), None, True
+    made.owner, made.jobs, made.models, made.turn, made.stage, made.ready = "o", {}, (), (), "", True
     made._began = made._moved = made._renewed = clockwork()
     return made
 
@@ -96,7 +96,7 @@ def say(handle: EngineHandle, **message: Any) -> None:
 
 
 def in_stage(handle: EngineHandle, stage: str, done: int = 0) -> None:
-    say(handle, what="turn", id="a")
+    say(handle, what="turn", ids=["a"], stage=stage)
     say(handle, what="progress", id="a", epoch=1, stage=stage, done=done, total=9)
 
 

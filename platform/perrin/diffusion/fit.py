@@ -25,15 +25,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perrin.diffusion.denoiser import Output
+from perrin.diffusion.denoiser import Denoiser, Output
 from perrin.diffusion.grid import Grid, explicit
-from perrin.diffusion.guidance import evaluate
+from perrin.diffusion.guidance import Guidance, evaluate
 from perrin.diffusion.plan import Plan, Source, row
 from perrin.diffusion.process import Array, Process
 from perrin.diffusion.sampling import Evaluation, Run
 from perrin.errors import InvalidInput
 
-__all__ = ["Fit", "fit"]
+__all__ = ["Fit", "fit", "fit_plan"]
 
 
 @dataclass(frozen=True)
@@ -128,6 +128,14 @@ def fit(
             break
         progress(iteration + 1, iterations, f"rms {np.sqrt(np.mean(errors**2)):.3g}")
     return Fit(plan_of(values), before, float(np.sqrt(np.mean(errors**2))))
+
+
+def fit_plan(plan: Plan, guidance: Guidance | Denoiser, reference: Plan, **options: Any) -> Plan:
+    """`Plan.fit`: ``plan``'s times are the start; options are those of `fit` and of `Run`."""
+    own = {name: options.pop(name) for name in ("iterations", "ridge", "progress") if name in options}
+    run = Run(guidance, plan, **options)
+    process = run.request().branches[0].denoiser.process_of("")
+    return fit([run], process, explicit(process, [row.t for row in plan.rows]), reference, **own).plan
 
 
 class _Row(NamedTuple):
