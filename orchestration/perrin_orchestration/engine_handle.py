@@ -75,6 +75,8 @@ class EngineHandle:
         self._spawns = 0
         self.finished = 0
         self.spawn_at = 0.0
+        self.spent: dict[str, float] = {}
+        self._spent_at = self._clock()
 
     def spawn(self) -> None:
         """Start the process, under an id that no process had before."""
@@ -117,6 +119,7 @@ class EngineHandle:
     def _note(self, message: Mapping[str, Any]) -> None:
         now = self._clock()
         self._moved = now
+        self._spend(now)
         match message["is"]:
             case "alive":
                 pass
@@ -141,6 +144,19 @@ class EngineHandle:
                     self.turn = None
             case "models":
                 self.models = tuple(message["names"])
+
+    def _spend(self, now: float) -> None:
+        """The device has worked for the job whose turn it is since the last message."""
+        if self.turn is not None and self.turn in self.jobs:
+            self.spent[self.turn] = self.spent.get(self.turn, 0.0) + now - self._spent_at
+        self._spent_at = now
+
+    def paid(self, bill: Mapping[str, float]) -> None:
+        """These seconds, by job, are on the accounts; `spent` holds those that are not."""
+        for job_id, seconds in bill.items():
+            left = self.spent.pop(job_id) - seconds
+            if left > 0:
+                self.spent[job_id] = left
 
     def _tracked(self, message: Mapping[str, Any]) -> Tracked | None:
         job = self.jobs.get(message["id"])
