@@ -2,6 +2,7 @@
 # make test   every test
 # make up     the platform and its dashboard; make down stops it
 # make check  lint, types, layers       make bench  benchmarks       make docs  generated pages
+# make bench-engine   the engine's, into docs/engine.md
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down check format bench docs gallery clean
+.PHONY: help demo test up down check format bench bench-engine docs gallery clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -49,6 +50,10 @@ format: $(STAMP)
 
 bench: $(STAMP)
 	@for file in benchmarks/*/bench_*.py; do $(BIN)/python $$file || exit 1; done
+
+bench-engine: $(STAMP)
+	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python benchmarks/engine/bench_engine.py
+	@$(BIN)/python benchmarks/engine/document.py
 
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py

@@ -40,7 +40,7 @@ def main() -> None:
     committed = yaml.safe_load(text)
     seed = committed["seed"]
     card = generate.card
-    d = card.defaults
+    d = generate("a red apple", seed=seed).parameters.model_dump()
     lines = [
         "# Gallery",
         "",

@@ -70,7 +70,7 @@ class ImageRuntime:
         condition, null = (
             {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label} for i in (0, 1)
         )
-        grid = d.grid.shifted(self._process, p.steps, shift=float(self.card.conditioners.get("shift", 1.0)))
+        grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **self.card.grid})
         side = p.size // self._codec.factor
         return d.start(
             d.guidance.classifier_free(self._denoiser, p.guidance, null),

@@ -83,7 +83,8 @@ class EngineHandle:
         self.owner = uuid.uuid4().hex
         self.jobs: dict[str, Tracked] = {}
         self.models: tuple[str, ...] = ()
-        self.turn: str | None = None
+        self.turn: tuple[str, ...] = ()
+        self.stage = ""
         self.ready = False
         self._began = self._moved = self._renewed = self._clock()
         ours, theirs = socket.socketpair()
@@ -130,7 +131,7 @@ class EngineHandle:
                 self.jobs[lease.id] = Tracked(lease, now + self._lease)
             case "turn":
                 self._measure(now)
-                self.turn = message["id"]
+                self.turn, self.stage = tuple(message["ids"]), message["stage"]
             case "progress" | "preview":
                 job = self._tracked(message)
                 if job is not None:
@@ -141,14 +142,14 @@ class EngineHandle:
                     del self.jobs[message["id"]]
                 if not self.jobs:
                     self._measure(now)
-                    self.turn = None
+                    self.turn = ()
             case "models":
                 self.models = tuple(message["names"])
 
     def _spend(self, now: float) -> None:
-        """The device has worked for the job whose turn it is since the last message."""
-        if self.turn is not None and self.turn in self.jobs:
-            self.spent[self.turn] = self.spent.get(self.turn, 0.0) + now - self._spent_at
+        """The device has worked for the jobs whose turn it is since the last message; they share the time evenly."""
+        for job_id in (jobs := self.blamed):
+            self.spent[job_id] = self.spent.get(job_id, 0.0) + (now - self._spent_at) / len(jobs)
         self._spent_at = now
 
     def paid(self, bill: Mapping[str, float]) -> None:
@@ -171,10 +172,9 @@ class EngineHandle:
         job.news = job.news or "progress"
 
     def _measure(self, now: float) -> None:
-        """The unit that ends now was of the stage that the job whose turn it was is in."""
-        job = self.jobs.get(self.turn or "")
-        if job is not None:
-            self._slowest[job.stage] = max(self._slowest.get(job.stage, 0.0), now - self._began)
+        """The unit that ends now was of the stage that was last told."""
+        if self.blamed:
+            self._slowest[self.stage] = max(self._slowest.get(self.stage, 0.0), now - self._began)
         self._began = now
 
     # --- leases -------------------------------------------------------------------------------------------------------
@@ -182,8 +182,7 @@ class EngineHandle:
     @property
     def allowance(self) -> float:
         """Seconds that the engine may take from here without a word."""
-        job = self.jobs.get(self.turn or "")
-        stage = job.stage if job is not None else ""
+        stage = self.stage if self.blamed else ""
         slowest = self._slowest.get(stage, self._lease if stage == "load" else 0.0)
         return max(self._lease, SLACK * slowest)
 
@@ -238,8 +237,8 @@ class EngineHandle:
 
     @property
     def blamed(self) -> list[str]:
-        """The job that the process was working on."""
-        return [self.turn] if self.turn in self.jobs and self.turn is not None else []
+        """The jobs that the process was working on: several where they share a network call."""
+        return [job for job in self.turn if job in self.jobs]
 
     @property
     def epitaph(self) -> str:

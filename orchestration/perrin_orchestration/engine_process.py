@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from perrin.engine import Engine, Event, Failed, File, Finished, Preview, Progress, Request
+from perrin.engine import Doing, Engine, Event, Failed, File, Finished, Preview, Progress, Request
 from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageError, Unreachable
 from perrin.settings import Settings
 from perrin_orchestration import logs
@@ -34,6 +34,9 @@ IDLE_SECONDS = 0.5
 
 GRACE_SECONDS = 3.0
 """When told to drain, jobs have this long to finish; then they are saved and released."""
+
+CAPACITY, CAPACITY_CPU = 32, 4
+"""Jobs that a process holds at once. A CPU gains little from more, and another machine may be idle."""
 
 _log = structlog.get_logger("perrin.engine")
 
@@ -97,6 +100,7 @@ class EngineProcess:
         self._look_at = 0.0
         self._drain_until: float | None = None
         self._models: tuple[str, ...] = ()
+        engine.report = self._report
 
     def run(self) -> None:
         """Work until drained, or until the supervisor is gone."""
@@ -165,7 +169,18 @@ class EngineProcess:
         state = None if fresh else self._saved(job)
         held = _Held(job, state is not None, self._clock())
         self._held[job.id] = held
-        request = Request(job.id, job.modality, job.parameters, job.format, state=state, previews=True)
+        request = Request(
+            job.id,
+            job.modality,
+            job.parameters,
+            job.format,
+            state=state,
+            previews=True,
+            owner=job.user_id,
+            priority=job.priority,
+            deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
+            strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
+        )
         try:
             if not fresh:
                 self._store.start(job.lease)
@@ -188,7 +203,6 @@ class EngineProcess:
     def _tick(self) -> None:
         if not self._engine.requests:
             return
-        self._channel.send({"is": "turn", "id": self._engine.requests[0]})
         for event in self._engine.tick():
             held = self._held.get(event.id)
             if held is not None:
@@ -196,6 +210,11 @@ class EngineProcess:
         if self._engine.loaded != self._models:
             self._models = self._engine.loaded
             self._channel.send({"is": "models", "names": [name.partition("@")[0] for name in self._models]})
+
+    def _report(self, doing: Doing) -> None:
+        """Say what a plugin is about to be called for: if it hangs or crashes, that is who is to blame."""
+        with contextlib.suppress(Closed):  # noticed at the next message; here it would look like the plugin's error
+            self._channel.send({"is": "turn", "ids": doing.requests, "stage": doing.stage})
 
     def _handle(self, held: _Held, event: Event) -> None:
         match event:
@@ -316,7 +335,7 @@ def main(descriptor: int) -> None:
     process = EngineProcess(
         Identity(setup["owner"], setup["worker"], tuple(setup["pools"])),
         channel,
-        Engine(setup["device"]),
+        Engine(setup["device"], capacity=CAPACITY_CPU if setup["device"] == "cpu" else CAPACITY),
         JobStore(settings.store_url),
         ArtifactStore(settings.artifacts_path, settings.min_free_mb),
         settings,

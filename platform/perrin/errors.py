@@ -14,6 +14,7 @@
     ├── Unreachable                the gateway, broker or database does not answer                 (503, exit 1)
     ├── JobFailed                  a job ended without a result; carries the job's reason          (exit 1)
     │   └── JobCancelled           ... because somebody cancelled it                               (exit 1)
+    ├── OutOfMemory                a model, or one sample of a request, is larger than memory  (507, exit 1)
     ├── ModelError                 a model folder that is incomplete, changed or not readable      (exit 1)
     └── SamplingError              the numbers went wrong: names the row and the field             (exit 1)
         └── Degenerate             an empty, constant, black or silent result                      (exit 1)
@@ -33,6 +34,7 @@ __all__ = [
     "NotAllowed",
     "NotFound",
     "NotInstalled",
+    "OutOfMemory",
     "PerrinError",
     "SamplingError",
     "SchemaMismatch",
@@ -139,6 +141,26 @@ class JobFailed(PerrinError):
 
 class JobCancelled(JobFailed):
     """A job ended because somebody cancelled it."""
+
+
+class OutOfMemory(PerrinError, MemoryError):
+    """A model, or one sample of a request, needs more memory than there is.
+
+    Args:
+        what: what was to be held in memory, and where.
+        needed: bytes it takes; 0 if not known.
+        room: bytes that were left; 0 if not known.
+    """
+
+    status = 507
+
+    def __init__(self, what: str, needed: int, room: int) -> None:
+        def size(count: int) -> str:
+            return f"{count / 2**30:.2f} GiB" if count >= 2**30 else f"{count / 2**20:.1f} MiB"
+
+        got = size(room) if room > 0 else "less"
+        super().__init__(f"{what} needs {size(needed) if needed else 'more memory'}, and there is {got}")
+        self.needed = needed
 
 
 class ModelError(PerrinError):

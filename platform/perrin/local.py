@@ -8,6 +8,9 @@
     apples = generate("a red apple", seed=7, count=4)
     apples.save("apple.png")        # apple-0.png ... apple-3.png
     apples[2].save("third.png")     # the item of seed 9; alone it is generate("a red apple", seed=9)
+    pair = generate(["a red apple", "a pear"], steps=8)     # two requests that share network calls
+
+Calls from several threads share network calls too.
 """
 
 from __future__ import annotations
@@ -15,12 +18,13 @@ from __future__ import annotations
 import importlib
 import re
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, overload
 
 from perrin import plugins
-from perrin.engine import Engine, Failed, File, Finished, Request
+from perrin.engine import Driver, Engine, Event, File, Finished, Request, Ticket
 from perrin.engine import Progress as ProgressEvent
 from perrin.errors import InvalidInput, NotInstalled
 from perrin.files import check_writable, numbered, write_files
@@ -50,13 +54,15 @@ def load(modality: str, *, model: str | None = None, device: str | None = None) 
 
 
 class Generator:
-    """One model on one device; call it to make things. The weights are read at the first call and kept."""
+    """One model on one device; call it to make things, from any thread. The weights are read at the first call and
+    kept."""
 
     def __init__(self, face: Modality, card: ModelCard, device: str) -> None:
         plugins.runtime(face)  # says now, not after the first call, that something is not installed
         self._face = face
         self._card = card
-        self._engine = Engine(device)
+        self._device = device
+        self._driver = Driver(Engine(device))
 
     @property
     def card(self) -> ModelCard:
@@ -66,11 +72,12 @@ class Generator:
     @property
     def device(self) -> str:
         """Where the model runs."""
-        return self._engine.device
+        return self._device
 
     def __repr__(self) -> str:
         return f"Generator({self._face.name!r}, model={self._card.name!r}, device={self.device!r})"
 
+    @overload
     def __call__(
         self,
         prompt: str | None = None,
@@ -78,45 +85,81 @@ class Generator:
         format: str | None = None,
         progress: Progress | None = None,
         **parameters: Any,
-    ) -> Results:
+    ) -> Results: ...
+    @overload
+    def __call__(
+        self,
+        prompt: Sequence[str | Mapping[str, Any]],
+        *,
+        format: str | None = None,
+        progress: Progress | None = None,
+        **parameters: Any,
+    ) -> list[Results]: ...
+    def __call__(
+        self,
+        prompt: str | Sequence[str | Mapping[str, Any]] | None = None,
+        *,
+        format: str | None = None,
+        progress: Progress | None = None,
+        **parameters: Any,
+    ) -> Results | list[Results]:
         """Make what is asked for.
 
         Args:
-            prompt: fills the parameter ``prompt`` where the modality has one.
+            prompt: fills the parameter ``prompt`` where the modality has one. A list makes one `Results` for each
+                entry, sharing network calls; an entry is a prompt, or a mapping of parameters of its own.
             format: file format of ``Results.files``; the modality's first one if left out.
-            progress: called with (done, total, stage).
+            progress: called with (done, total, stage); for a list, with the finished entries as the stage ``list``.
             parameters: the modality's own; what is left out is the model's default.
 
         Raises:
             InvalidInput: names the parameter and its range.
         """
+        kind = self._face.format(format) if format else self._face.formats[0]
+        if prompt is None or isinstance(prompt, str):
+            asked = self._asked(prompt, parameters)
+            with self._submitted([asked], kind, progress) as (ticket,):
+                return Results(self, asked, kind, ticket.wait())
+        many = []
+        for entry in prompt:
+            own: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
+            many.append(self._asked(None if isinstance(entry, Mapping) else entry, {**parameters, **own}))
+        made = []
+        with self._submitted(many, kind, None) as tickets:
+            for asked, ticket in zip(many, tickets, strict=True):
+                made.append(Results(self, asked, kind, ticket.wait()))
+                if progress is not None:
+                    progress(len(made), len(many), "list")
+        return made
+
+    def _asked(self, prompt: str | None, parameters: Mapping[str, Any]) -> Parameters:
+        values = {"model": self._card.name, **parameters}
         if prompt is not None:
             if "prompt" not in self._face.parameters.model_fields:
                 raise InvalidInput("prompt", prompt, f"none: {self._face.name} takes no prompt")
-            parameters["prompt"] = prompt
-        kind = self._face.format(format) if format else self._face.formats[0]
-        asked = validate(self._face, {"model": self._card.name, **parameters}).resolved(self._card)
-        request = Request(uuid.uuid4().hex, self._face.name, asked.model_dump(), kind.name)
-        self._engine.admit(request)
-        try:
-            done = self._run(progress)
-        finally:
-            self._engine.cancel(request.id)
-        return Results(self, asked, kind, done)
+            values["prompt"] = prompt
+        return validate(self._face, values).resolved(self._card)
 
-    def _run(self, progress: Progress | None) -> Finished:
-        while True:
-            for event in self._engine.tick():
-                match event:
-                    case ProgressEvent() if progress is not None:
-                        progress(event.done, event.total, event.stage)
-                    case Failed():
-                        raise event.error
-                    case Finished():
-                        return event
+    @contextmanager
+    def _submitted(
+        self, asked: Sequence[Parameters], kind: Format, progress: Progress | None
+    ) -> Iterator[list[Ticket]]:
+        def news(event: Event) -> None:
+            if progress is not None and isinstance(event, ProgressEvent):
+                progress(event.done, event.total, event.stage)
+
+        requests = [Request(uuid.uuid4().hex, self._face.name, one.model_dump(), kind.name) for one in asked]
+        tickets: list[Ticket] = []
+        try:
+            tickets += self._driver.submit(requests, news if progress is not None else None)
+            yield tickets
+        finally:
+            for ticket in tickets:
+                ticket.cancel()
 
     def _export(self, values: Sequence[Any], kind: Format, metadata: Mapping[str, Any]) -> bytes:
-        return self._engine.model(self._face, self._card).export(values, kind, metadata)
+        engine = self._driver.engine
+        return self._driver.call(lambda: engine.model(self._face, self._card).export(values, kind, metadata))
 
 
 class Results(Sequence["Result"]):

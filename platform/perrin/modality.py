@@ -91,9 +91,8 @@ class Parameters(BaseModel):
         """
         from perrin.models.plans import CALIBRATED, check_steps  # NumPy, kept out of start-up
 
-        defaults = dict(card.defaults)
-        if card.plans and (self.steps in (None, *card.plans) if self.sampler is None else self.sampler == CALIBRATED):
-            defaults |= {"sampler": CALIBRATED, "steps": card.plans[-1]}
+        fits = self.steps in (None, *card.plans) if self.sampler is None else self.sampler == CALIBRATED
+        defaults = card.preferred if fits else card.defaults
         changes: dict[str, Any] = {"model": card.name}
         for name, value in defaults.items():
             if name in type(self).model_fields and getattr(self, name) is None:
@@ -171,7 +170,13 @@ class Modality:
 
 
 class Runtime(Protocol):
-    """One model on one device. The engine calls these in this order; each call is one stage of a job."""
+    """One model on one device. The engine calls these in this order; each call is one stage of a job.
+
+    The rows of its runs share network calls with those of other requests where their denoiser is the same object, so a
+    runtime makes it once. A runtime whose network reads a mask may say which axes of a field ('' for a plain tensor)
+    may be padded, as an attribute ``padding = {"positions": (1,), "bonds": (1, 2)}``: requests of about one length then
+    share calls too, the mask being that of the `perrin.diffusion.state.Fields`, or the condition ``mask`` (B, N).
+    """
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:

@@ -11,12 +11,14 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-def test_core_page_runs() -> None:
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs" / "core.md").read_text(), re.S)
-    assert len(blocks) >= 6
+@pytest.mark.parametrize(("page", "least"), [("core", 6), ("engine", 2)])
+def test_pages_run(page: str, least: int) -> None:
+    path = f"docs/{page}.md"
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.S)
+    assert len(blocks) >= least
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, "docs/core.md", "exec"), names)
+        exec(compile(block, path, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

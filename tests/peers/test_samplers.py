@@ -344,6 +344,8 @@ CASES: list[Case] = [
     ("res_2m", "DPMSolverMultistepScheduler", {"solver_order": 2, "solver_type": "heun"}, {}, False),
     ("dpmpp_2m_sde", "DPMSolverMultistepScheduler", {"algorithm_type": "sde-dpmsolver++"}, {}, False),
     ("dpmpp_2s", "DPMSolverSinglestepScheduler", {}, {}, True),
+    ("dpmpp_3s", "DPMSolverSinglestepScheduler", {"solver_order": 3}, {"variant": "midpoint"}, True),
+    ("dpmpp_3s", "DPMSolverSinglestepScheduler", {"solver_order": 3, "solver_type": "heun"}, {"variant": "heun"}, True),
     ("res_2s", "DPMSolverSinglestepScheduler", {"solver_type": "heun"}, {}, True),
     ("unipc_2", "UniPCMultistepScheduler", {"solver_order": 2}, {}, True),
     ("unipc_3", "UniPCMultistepScheduler", {"solver_order": 3}, {}, True),

@@ -59,6 +59,7 @@ def test_it_is_the_default_and_nothing_else_changes(calibrated: Path) -> None:
         ("ddim", None): ("ddim", 12),
         ("ddim", 6): ("ddim", 6),
     }
+    assert find("two-bells").preferred == {"sampler": "calibrated", "steps": 6, "guidance": 1.0}
     assert mixture.face.schema()["properties"]["sampler"]["choices"][0] == "calibrated"
 
 

@@ -35,6 +35,9 @@ __all__ = ["STYLES", "DiffusionTask"]
 STYLES = ("noto", "fluent", "3d", "twemoji", "flat", "emojione", "blob", "fx", "streamline", "clipart")
 """Drawing styles, in the order of the network's labels; the label after the last stands for any."""
 
+SHIFT = 2.5
+"""Of the sampling times: with guidance, the first steps need most of the care."""
+
 
 class Batch(NamedTuple):
     """Latents (B, C, h, w), tokens (B, L, 384), mask (B, L), style labels (B,)."""
@@ -120,7 +123,7 @@ class DiffusionTask:
             denoiser, 3.0, {"context": null.tokens, "context_mask": null.mask, "label": label[:1]}
         )
         condition = {"context": text.tokens, "context_mask": text.mask, "label": label}
-        plan = d.solvers.dpmpp_2m(d.grid.shifted(d.process.flow(), 20, shift=1.0))
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(d.process.flow(), 20, shift=SHIFT))
         latents = d.sample(guided, plan, shape=self.latents.shape[2:], seeds=[7] * len(wanted), condition=condition)
         Image.fromarray(grid_of(to_pixels(self.codec.decode(latents)), columns=8)).save(path)
         return {"held_out_loss": float(loss)}
@@ -135,6 +138,7 @@ class DiffusionTask:
                 "transformer": {"kind": "transformer", **self._arguments},
             },
             "process": {"kind": "flow"},
+            "grid": {"shift": SHIFT},
             "prediction": "velocity",
             "conditioners": {"prompt": "minilm", "style": [*STYLES, "any"]},
             "sizes": [[64, 64]],

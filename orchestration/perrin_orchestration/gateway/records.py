@@ -198,7 +198,7 @@ def modality_info(face: Modality) -> ModalityInfo:
 
 def model_info(card: ModelCard) -> ModelInfo:
     """A model, from its card."""
-    plain = json.loads(card.model_dump_json(include={"defaults", "metrics"}))
+    plain = json.loads(card.model_dump_json(include={"metrics"}))
     return ModelInfo(
         name=card.name,
         modality=card.modality,
@@ -206,6 +206,6 @@ def model_info(card: ModelCard) -> ModelInfo:
         summary=card.summary,
         licence=card.licence,
         sha256=card.sha256,
-        defaults=plain["defaults"],
+        defaults=card.preferred,
         metrics=plain["metrics"],
     )

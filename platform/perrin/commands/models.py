@@ -58,7 +58,7 @@ def show(name: Name) -> None:
         "summary": card.summary,
         "licence": card.licence,
         "sha256": card.sha256,
-        "defaults": ", ".join(f"{key} {value}" for key, value in card.defaults.items()),
+        "defaults": ", ".join(f"{key} {value}" for key, value in card.preferred.items()),
         "metrics": ", ".join(f"{key} {value}" for key, value in card.metrics.items()),
         "made from": "\n".join(f"{a.source} ({a.licence})" for a in card.attributions),
         "recipe": card.recipe,

@@ -1,17 +1,18 @@
 r"""Calibrated plans: since a plan is data, it can be fitted to a model.
 
-The plan is a multistep one whose spacing and weights are free: with lambda = log(alpha / sigma),
+The plan may use every estimate so far, and its spacing and weights are free: with lambda = log(alpha / sigma),
 
-.. math:: x_{i+1} = \frac{\sigma_{i+1}}{\sigma_i} x_i + \alpha_{i+1} (1 - e^{-h_i}) \sum_{j<3} w_{ij} D_{i-j},
-    \qquad h_i = \lambda_{i+1} - \lambda_i
+.. math:: x_{i+1} = k_i \frac{\sigma_{i+1}}{\sigma_i} x_i
+    + \alpha_{i+1} (1 - e^{-h_i}) \sum_{j \le i} w_{ij} D_{i-j}, \qquad h_i = \lambda_{i+1} - \lambda_i
 
-w starts at the third-order exponential Adams-Bashforth weights. Spacing and weights are moved together so that a
-handful of seeds end where a fine reference run ends, by Levenberg-Marquardt with a Jacobian from finite differences;
-the model is a black box, and any guidance may be on it. Fitted on some seeds, it is judged on others.
+which starts at k = 1 and the third-order exponential Adams-Bashforth weights. All are moved together so that a handful
+of seeds end where a fine reference run ends, by Levenberg-Marquardt with a Jacobian from finite differences; the model
+is a black box, and any guidance may be on it. Fitted on some seeds, it is judged on others.
 
 References:
     Levenberg (1944), Marquardt (1963); Nocedal and Wright, Numerical Optimization, section 10.3;
-    Hochbruck and Ostermann, Exponential Integrators (2010), section 2.5.
+    Hochbruck and Ostermann, Exponential Integrators (2010), section 2.5;
+    Shaul et al., Bespoke Non-Stationary Solvers (2024), for weights on the whole history.
 """
 
 from __future__ import annotations
@@ -24,17 +25,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from perrin.diffusion.denoiser import Output
+from perrin.diffusion.denoiser import Denoiser, Output
 from perrin.diffusion.grid import Grid, explicit
-from perrin.diffusion.guidance import evaluate
+from perrin.diffusion.guidance import Guidance, evaluate
 from perrin.diffusion.plan import Plan, Source, row
 from perrin.diffusion.process import Array, Process
 from perrin.diffusion.sampling import Evaluation, Run
 from perrin.errors import InvalidInput
 
-__all__ = ["Fit", "fit"]
-
-HISTORY = 3
+__all__ = ["Fit", "fit", "fit_plan"]
 
 
 @dataclass(frozen=True)
@@ -131,6 +130,14 @@ def fit(
     return Fit(plan_of(values), before, float(np.sqrt(np.mean(errors**2))))
 
 
+def fit_plan(plan: Plan, guidance: Guidance | Denoiser, reference: Plan, **options: Any) -> Plan:
+    """`Plan.fit`: ``plan``'s times are the start; options are those of `fit` and of `Run`."""
+    own = {name: options.pop(name) for name in ("iterations", "ridge", "progress") if name in options}
+    run = Run(guidance, plan, **options)
+    process = run.request().branches[0].denoiser.process_of("")
+    return fit([run], process, explicit(process, [row.t for row in plan.rows]), reference, **own).plan
+
+
 class _Row(NamedTuple):
     """A run before a row, and what the row's evaluation said."""
 
@@ -165,7 +172,7 @@ def _flat(result: Any) -> npt.NDArray[np.float64]:
 
 def _first_rows(count: int) -> list[int]:
     """For every parameter, the first row that it changes; that row's evaluation stays what it was."""
-    return [*range(count - 1), *(i for i in range(count) for _ in range(min(HISTORY, i + 1)))]
+    return [*range(count - 1), *(i for i in range(count) for _ in range(i + 2))]
 
 
 def _spacing(grid: Grid) -> Array:
@@ -184,29 +191,28 @@ def _floor(lam: float) -> float:
 
 
 def _initial(grid: Grid) -> Array:
-    """Third-order exponential Adams-Bashforth weights of every row, flat; the last row takes its estimate as it is."""
+    """What is kept and the weights of every row, flat: third-order exponential Adams-Bashforth, as far as it goes."""
     lam = grid.half_log_snr
-    rows: list[float] = []
+    values: list[float] = []
     for i in range(len(grid)):
-        order = min(HISTORY, i + 1)
+        weights = np.zeros(i + 1)
+        order = min(3, i + 1)
         if i + 1 == len(grid) or not np.isfinite(lam[max(0, i - order + 1)]):
-            order_weights = np.eye(1, order)[0]
+            weights[0] = 1.0
         else:
             nodes, h = lam[i - np.arange(order)] - lam[i], lam[i + 1] - lam[i]
             u, w = np.polynomial.legendre.leggauss(12)
             at = (u + 1) / 2 * h
             kernel = np.exp(at - h) * h / 2 * w / -np.expm1(-h)
-            lagrange = [
-                np.prod([(at - nodes[k]) / (nodes[j] - nodes[k]) for k in range(order) if k != j], axis=0)
-                for j in range(order)
-            ]
-            order_weights = np.array([np.sum(kernel * basis) for basis in lagrange])
-        rows += order_weights.tolist()
-    return np.array(rows)
+            for j in range(order):
+                basis = [(at - nodes[k]) / (nodes[j] - nodes[k]) for k in range(order) if k != j]
+                weights[j] = np.sum(kernel * np.prod(basis, axis=0))
+        values += [1.0, *weights]
+    return np.array(values)
 
 
 def _plan(process: Process, first: float, values: Array, count: int) -> Plan:
-    """The plan that parameters stand for: count - 1 spacings, then the weights of each row."""
+    """The plan that parameters stand for: count - 1 spacings, then what each row keeps and its weights."""
     lam_first = float(process.log_snr(first)) / 2
     anchor = lam_first if np.isfinite(lam_first) else None
     steps = np.exp(np.clip(values[: count - 1], -20, 5))
@@ -222,13 +228,12 @@ def _plan(process: Process, first: float, values: Array, count: int) -> Plan:
     weights, rows = values[count - 1 :], []
     log = grid.half_log_snr
     for i, t in enumerate(times):
-        order = min(HISTORY, i + 1)
-        own, weights = weights[:order], weights[order:]
+        own, weights = weights[: i + 2], weights[i + 2 :]
         gain = float(grid.alpha[i + 1]) * (-np.expm1(-(log[i + 1] - log[i])) if np.isfinite(log[i]) else 1.0)
-        kept = float(grid.sigma[i + 1] / grid.sigma[i])
+        kept = float(own[0] * grid.sigma[i + 1] / grid.sigma[i])
         share = -kept * float(grid.alpha[i])
-        terms: dict[Source, float] = {"x": kept, "estimate": gain * own[0] - share, "direction": share}
-        terms |= {j: gain * own[j] for j in range(1, order)}
-        history: dict[int, dict[Source, float]] = {1: {"estimate": 1.0}, 2: {1: 1.0}}
+        terms: dict[Source, float] = {"x": kept, "estimate": gain * own[1] - share, "direction": share}
+        terms |= {1 + i - j: gain * own[1 + j] for j in range(1, i + 1)}
+        history: dict[int, dict[Source, float]] = {1 + i: {"estimate": 1.0}} if i + 1 < count else {}
         rows.append(row(t, grid.alpha[i], grid.sigma[i], {0: terms, **history}))
-    return Plan("fitted", tuple(rows), registers=HISTORY, start=float(grid.sigma[0]))
+    return Plan("calibrated", tuple(rows), registers=count, start=float(grid.sigma[0]))

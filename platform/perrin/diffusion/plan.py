@@ -16,6 +16,7 @@ so the same row gives the same bits in any batch.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -188,14 +189,9 @@ class Plan:
             reference: a fine deterministic plan that starts at the same time.
             options: ``iterations``, ``ridge`` and ``progress`` of the fit; the others are `Run`'s (shape, seeds, ...).
         """
-        from perrin.diffusion.fit import fit
-        from perrin.diffusion.grid import explicit
-        from perrin.diffusion.sampling import Run
-
-        own = {name: options.pop(name) for name in ("iterations", "ridge", "progress") if name in options}
-        run = Run(guidance, self, **options)
-        process = run.request().branches[0].denoiser.process_of("")
-        return fit([run], process, explicit(process, [r.t for r in self.rows]), reference, **own).plan
+        fit_plan = importlib.import_module("perrin.diffusion.fit").fit_plan  # by name: it needs torch, plans do not
+        made: Plan = fit_plan(self, guidance, reference, **options)
+        return made
 
 
 def _plus(a: Weight, b: Weight) -> Weight:

@@ -6,7 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-__all__ = ["STAGES", "Event", "Failed", "File", "Finished", "Preview", "Progress", "Request"]
+__all__ = [
+    "STAGES",
+    "Doing",
+    "Event",
+    "Failed",
+    "File",
+    "Finished",
+    "Loaded",
+    "Preview",
+    "Progress",
+    "Request",
+    "Unloaded",
+]
 
 STAGES = ("load", "encode", "step", "decode", "write")
 """The stages of a request, in their order."""
@@ -17,13 +29,19 @@ class Request:
     """One thing to make.
 
     Attributes:
-        id: whatever the caller knows it by; unique among the requests in flight.
+        id: whatever the caller knows it by; unique among the requests that the engine has.
         modality: the modality's name.
         parameters: the request's values, defaults included (`perrin.modality.Parameters.resolved`).
         format: name of the file format to write.
         state: what `Engine.save` returned for this request earlier, to go on from there.
         previews: make previews while sampling.
         metadata: more to write into the files, beside the parameters and the model's hash.
+        owner: whose it is; owners share the engine evenly.
+        priority: those of the highest priority are sampled first, the others in one tick of four and wherever they
+            cost the first ones next to nothing.
+        deadline: when it should be done, in seconds on the engine's clock; it goes before everything else once it would
+            be late at its present pace.
+        strict: share no network call, so that the result has the bits of this request run by itself.
     """
 
     id: str
@@ -33,6 +51,25 @@ class Request:
     state: bytes | None = None
     previews: bool = False
     metadata: Mapping[str, Any] = field(default_factory=dict)
+    owner: str = ""
+    priority: int = 0
+    deadline: float | None = None
+    strict: bool = False
+
+
+@dataclass(frozen=True)
+class Doing:
+    """What the engine is about to do. Its own code takes microseconds, so what takes long is a plugin's.
+
+    Attributes:
+        stage: see `STAGES`.
+        requests: ids of the requests that it is done for.
+        since: seconds on the engine's clock.
+    """
+
+    stage: str
+    requests: tuple[str, ...]
+    since: float
 
 
 @dataclass(frozen=True)
@@ -68,6 +105,32 @@ class Preview(Event):
 
     step: int
     png: bytes
+
+
+@dataclass(frozen=True)
+class Loaded(Event):
+    """A model was loaded for the request.
+
+    Attributes:
+        model: its name.
+        bytes: what it takes on the device.
+        seconds: how long that took.
+        offloaded: its weights stay on the host, for the device has no room for them.
+    """
+
+    model: str
+    bytes: int
+    seconds: float
+    offloaded: bool = False
+
+
+@dataclass(frozen=True)
+class Unloaded(Event):
+    """A model was unloaded to make room for the request; see `Loaded`."""
+
+    model: str
+    bytes: int
+    seconds: float
 
 
 @dataclass(frozen=True)

@@ -12,9 +12,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perrin.errors import ModelError
 
-__all__ = ["Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
+__all__ = ["CALIBRATED", "Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
 
 CARD = "card.yaml"
+
+CALIBRATED = "calibrated"
+"""The name by which a request asks for a calibrated plan, where others name a sampler."""
 
 
 class Attribution(BaseModel):
@@ -33,6 +36,7 @@ class ModelCard(BaseModel):
     Attributes:
         defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
         architecture: constructor arguments of each network, by the name of its safetensors file.
+        grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
         files: SHA-256 of every weight file and calibrated plan.
     """
@@ -47,6 +51,7 @@ class ModelCard(BaseModel):
     attributions: tuple[Attribution, ...] = ()
     architecture: dict[str, dict[str, Any]] = {}
     process: dict[str, Any] = {}
+    grid: dict[str, Any] = {}
     prediction: str = ""
     conditioners: dict[str, Any] = {}
     sizes: tuple[tuple[int, int], ...] = ()
@@ -70,6 +75,11 @@ class ModelCard(BaseModel):
         """The numbers of steps that this model has calibrated plans for, see `perrin.models.plans`."""
         found = (re.fullmatch(r"plan-(\d+)\.json", name) for name in self.files)
         return tuple(sorted(int(match[1]) for match in found if match))
+
+    @property
+    def preferred(self) -> dict[str, Any]:
+        """What a request gets that says nothing: the defaults, and the calibrated plan where there is one."""
+        return {**self.defaults, "sampler": CALIBRATED, "steps": self.plans[-1]} if self.plans else dict(self.defaults)
 
     def read(self, name: str) -> bytes:
         """One of the model's files, checked against its hash: what is hashed is what is returned.

@@ -11,12 +11,9 @@ from perrin.diffusion.grid import Grid
 from perrin.diffusion.plan import Plan
 from perrin.diffusion.solvers import solver
 from perrin.errors import InvalidInput, ModelError
-from perrin.models.card import ModelCard, write_card
+from perrin.models.card import CALIBRATED, ModelCard, write_card
 
 __all__ = ["CALIBRATED", "check_steps", "plan_of", "save_plan"]
-
-CALIBRATED = "calibrated"
-"""The name by which a request asks for a calibrated plan, where others name a sampler."""
 
 
 def check_steps(card: ModelCard, sampler: str, steps: int) -> None:

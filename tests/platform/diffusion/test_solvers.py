@@ -99,7 +99,7 @@ def reference() -> Reference:
 
 
 # A step of a singlestep method is a block of grid intervals.
-BLOCK = {"dpm_solver_2s": 2, "dpmpp_2s": 2, "res_2s": 2, "dpm_solver_3s": 3, "res_3s": 3}
+BLOCK = {"dpm_solver_2s": 2, "dpmpp_2s": 2, "res_2s": 2, "dpm_solver_3s": 3, "dpmpp_3s": 3, "res_3s": 3}
 
 # At 64 steps of this grid these are ahead of their own asymptote, so their slopes grow (those of LMS between doublings
 # from 64 on: 3.33 3.75 3.91 3.96): they are regressed from here on.
@@ -151,6 +151,8 @@ def test_declared_order_holds_on_the_coefficients(name: str) -> None:
         ("dpm_solver_3s", {"variant": "midpoint"}, 3),
         ("dpm_solver_3s", {"variant": "heun"}, 3),
         ("dpmpp_2s", {"variant": "heun"}, 2),
+        ("dpmpp_3s", {"variant": "heun"}, 3),
+        ("dpmpp_3s", {"variant": "midpoint"}, 3),
         ("unipc_2", {"variant": "bh1"}, 3),
         ("unipc_3", {"variant": "bh1"}, 3),
         ("dpmpp_2m_sde", {"eta": 0.0}, 2),

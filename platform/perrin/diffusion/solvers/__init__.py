@@ -15,7 +15,7 @@ from perrin.diffusion.solvers.dpm_solver import (
     dpm_solver_3m,
     dpm_solver_3s,
 )
-from perrin.diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde
+from perrin.diffusion.solvers.dpmpp import dpmpp_2m, dpmpp_2m_sde, dpmpp_2s, dpmpp_3m, dpmpp_3m_sde, dpmpp_3s
 from perrin.diffusion.solvers.dpmpp_sde import dpmpp_sde
 from perrin.diffusion.solvers.er_sde import er_sde
 from perrin.diffusion.solvers.euler import euler, euler_ancestral, flow_euler
@@ -46,7 +46,7 @@ __all__ += [
     "pndm",
 ]
 __all__ += ["dpm_solver_1", "dpm_solver_2m", "dpm_solver_2s", "dpm_solver_3m", "dpm_solver_3s"]
-__all__ += ["dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "eab2", "eab3", "eab4", "res_2m", "res_2s", "res_3s"]
+__all__ += ["dpmpp_2m", "dpmpp_2s", "dpmpp_3m", "dpmpp_3s", "eab2", "eab3", "eab4", "res_2m", "res_2s", "res_3s"]
 __all__ += ["ddpm", "dpm2_ancestral", "dpmpp_2m_sde", "dpmpp_3m_sde", "dpmpp_sde", "edm_churn", "euler_ancestral"]
 __all__ += ["er_sde", "restart", "sa_solver", "seeds_2", "seeds_3", "unipc_2", "unipc_3"]
 __all__ += ["consistency", "lcm", "tcd"]
@@ -54,7 +54,7 @@ __all__ += ["consistency", "lcm", "tcd"]
 _ALL = (
     *(ddim, euler, flow_euler, flow_heun, heun, dpm2, lms, pndm, plms, ipndm, deis_2, deis_3),
     *(dpm_solver_1, dpm_solver_2s, dpm_solver_3s, dpm_solver_2m, dpm_solver_3m),
-    *(dpmpp_2s, dpmpp_2m, dpmpp_3m, unipc_2, unipc_3, eab2, eab3, eab4, res_2s, res_3s, res_2m),
+    *(dpmpp_2s, dpmpp_3s, dpmpp_2m, dpmpp_3m, unipc_2, unipc_3, eab2, eab3, eab4, res_2s, res_3s, res_2m),
     *(ddpm, euler_ancestral, dpm2_ancestral, edm_churn, dpmpp_sde, dpmpp_2m_sde, dpmpp_3m_sde),
     *(sa_solver, seeds_2, seeds_3, er_sde, restart, consistency, lcm, tcd),
 )

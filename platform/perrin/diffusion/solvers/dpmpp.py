@@ -5,7 +5,7 @@ r"""DPM-Solver++: exponential integrators on the clean estimate, of the flow and
         + \sigma_b \sqrt{1 - e^{-2\eta h}}\; n
 
 P goes through the estimates at hand: of the latest two (2M) or three (3M) rows, or of a and a node between a and b, a
-grid point (2S). With two of them the slope counts by half of the integral of 1, not by its own; so for 2M
+grid point (2S), or two (3S). With two of them the slope counts by half of the integral of 1, not by its own; so for 2M
 
 .. math::
     x_b = \tfrac{\sigma_b}{\sigma_a} x_a + \alpha_b (1 - e^{-h}) \left[\left(1 + \tfrac{1}{2r}\right) D_a
@@ -30,11 +30,15 @@ from perrin.diffusion.solvers.base import Solver
 from perrin.diffusion.solvers.dpm_solver import stage_of
 from perrin.errors import InvalidInput
 
-__all__ = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "dpmpp_3m", "dpmpp_3m_sde"]
+__all__ = ["dpmpp_2m", "dpmpp_2m_sde", "dpmpp_2s", "dpmpp_3m", "dpmpp_3m_sde", "dpmpp_3s"]
 
 
 def _2s(grid: Grid, variant: str = "midpoint") -> Plan:
     return singlestep("dpmpp_2s", grid, 2, "clean", stage_of(variant))
+
+
+def _3s(grid: Grid, variant: str = "paper") -> Plan:
+    return singlestep("dpmpp_3s", grid, 3, "clean", stage_of(variant))
 
 
 def _2m(grid: Grid) -> Plan:
@@ -64,6 +68,7 @@ def _3m_sde(grid: Grid, eta: float = 1.0, s_noise: float = 1.0) -> Plan:
 
 dpmpp_2s = Solver("dpmpp_2s", "DPM-Solver++(2S)", 2, False, 1, _2s, "Lu et al. 2022, algorithm 1")
 dpmpp_2m = Solver("dpmpp_2m", "DPM-Solver++(2M)", 2, False, 1, _2m, "Lu et al. 2022, algorithm 2")
+dpmpp_3s = Solver("dpmpp_3s", "DPM-Solver++(3S)", 3, False, 1, _3s, "Lu et al. 2022, section 4")
 dpmpp_3m = Solver("dpmpp_3m", "DPM-Solver++(3M)", 3, False, 1, _3m, "Lu et al. 2022, section 4")
 dpmpp_2m_sde = Solver("dpmpp_2m_sde", "DPM-Solver++(2M) SDE", None, True, 1, _2m_sde, "Lu et al. 2022, section 5")
 dpmpp_3m_sde = Solver("dpmpp_3m_sde", "DPM-Solver++(3M) SDE", None, True, 1, _3m_sde, "k-diffusion 2022, dpmpp_3m_sde")

@@ -1,0 +1,112 @@
+"""One request in flight: what it has so far, and what each stage but sampling does with it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from perrin.engine.events import Event, File, Finished, Progress, Request
+from perrin.errors import InvalidInput
+from perrin.modality import Format, Modality, Parameters, Runtime
+from perrin.models import ModelCard
+
+__all__ = ["Flight"]
+
+
+@dataclass(eq=False, slots=True)
+class Flight:
+    """A request and everything the engine knows about it.
+
+    Attributes:
+        stage: the stage it waits in; ``new`` before the first.
+        model: key of its model, see `perrin.engine.memory.key_of`.
+        run: its sampling run, once encoded. One without ``request`` and ``apply`` is stepped alone.
+        member: what its next row wants evaluated, once asked; None before.
+        served: number of the last tick that advanced its sampling.
+        pace: seconds from row to row, lately; only known where there is a deadline.
+        moved: when its last row was done, likewise.
+        hurried: it was about to miss its deadline, and goes first.
+        shown: when its last preview was made.
+    """
+
+    request: Request
+    face: Modality
+    card: ModelCard
+    parameters: Parameters
+    kind: Format
+    model: str
+    stage: str = "new"
+    runtime: Any = None
+    run: Any = None
+    alone: bool = False
+    keys: Any = None
+    member: Any = None
+    served: int = -1
+    pace: float = 0.0
+    moved: float | None = None
+    hurried: bool = False
+    shown: float = 0.0
+    results: Sequence[Any] = ()
+    files: list[File] = field(default_factory=list)
+
+    def encode(self, runtime: Runtime, now: float) -> list[Event]:
+        """Start its run, or go on with the one it was saved from."""
+        rid = self.request.id
+        self.runtime = runtime
+        run = runtime.start(self.parameters)
+        if self.request.state is not None:
+            run.restore(self.request.state)
+        self.run, self.shown = run, now
+        self.alone = not (hasattr(run, "request") and hasattr(run, "apply"))
+        self.stage = "step"
+        return [Progress(rid, "encode", 1, 1), Progress(rid, "step", run.row, len(run.plan)), *self.stepped()]
+
+    def stepped(self) -> list[Event]:
+        """After a row: whether decoding is next."""
+        if not self.run.done:
+            return []
+        self.stage, self.member = "decode", None
+        return [Progress(self.request.id, "decode", 0, 1)]
+
+    def decode(self) -> list[Event]:
+        """Make the results."""
+        self.results = self.runtime.decode(self.run.result, self.parameters)
+        for result in self.results:
+            self.runtime.check(result)
+        self.stage = "write"
+        rid = self.request.id
+        return [Progress(rid, "decode", 1, 1), Progress(rid, "write", 0, 1 if self.kind.many else len(self.results))]
+
+    def write(self) -> list[Event]:
+        """Make the next file; after the last one the request is finished."""
+        rid, results, number = self.request.id, self.results, len(self.files)
+        items = tuple(range(len(results))) if self.kind.many else (number,)
+        total = 1 if self.kind.many else len(results)
+        if total:
+            metadata = self._metadata(items)
+            data = self.runtime.export([results[i] for i in items], self.kind, metadata)
+            name = f"all.{self.kind.name}" if self.kind.many else f"{items[0]}.{self.kind.name}"
+            self.files.append(File(name, self.kind.media_type, data, items, metadata))
+        events: list[Event] = [Progress(rid, "write", len(self.files), total)]
+        if len(self.files) == total:
+            events.append(Finished(rid, tuple(self.files), tuple(results)))
+        return events
+
+    def _metadata(self, items: tuple[int, ...]) -> dict[str, Any]:
+        """Everything needed to make these items again: for one item, its own seed and a count of one."""
+        from perrin import __version__
+
+        values = self.parameters.model_dump(mode="json")
+        if self.parameters.seed is None:
+            raise InvalidInput("seed", None, "an integer: resolve the parameters before running them")
+        if len(items) == 1:
+            values |= {"seed": self.parameters.seed + items[0], "count": 1}
+        return {
+            "perrin": __version__,
+            "modality": self.face.name,
+            "model": self.card.name,
+            "model_sha256": self.card.sha256,
+            "parameters": values,
+            **self.request.metadata,
+        }

@@ -1,0 +1,115 @@
+r"""Low-rank adapters that differ by sample, in one batch.
+
+A linear layer W with the adapter (A, B) of rank r computes, for a sample x with its own A and B,
+
+.. math:: y = W x + b + B\,(A x)
+
+`Adapted` takes the adapters as conditions, with a leading axis for the samples like any other. So whatever stacks
+conditions, such as the engine, lets requests with different adapters share a network call: two batched products per
+layer. Adapters of other layers or ranks have other shapes and are grouped by them; `nothing_like` is the adapter of a
+request that has none.
+
+References:
+    Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), section 4.1;
+    Chen et al., Punica: Multi-Tenant LoRA Serving (2023), section 4.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from perrin.errors import InvalidInput
+
+__all__ = ["Adapted", "adapter", "nothing_like"]
+
+PREFIX = "lora."
+
+Adapter = dict[str, Tensor]
+"""Conditions: ``lora.LAYER.down`` (1 or B, r, in) and ``lora.LAYER.up`` (1 or B, out, r)."""
+
+
+def adapter(weights: Mapping[str, Tensor], scale: float = 1.0) -> Adapter:
+    """The conditions that stand for an adapter.
+
+    Args:
+        weights: ``LAYER.lora_A.weight`` (r, in) and ``LAYER.lora_B.weight`` (out, r), as PEFT saves them; its prefix
+            ``base_model.model.`` may stand before a layer's name.
+        scale: times B; alpha / r of the training.
+
+    Raises:
+        InvalidInput: a tensor of another name, or one without its partner.
+    """
+    found: Adapter = {}
+    for name, tensor in weights.items():
+        layer = name.removeprefix("base_model.model.")
+        for ending, role, factor in ((".lora_A.weight", "down", 1.0), (".lora_B.weight", "up", scale)):
+            if layer.endswith(ending):
+                found[f"{PREFIX}{layer.removesuffix(ending)}.{role}"] = tensor[None] * factor
+                break
+        else:
+            raise InvalidInput("adapter", name, "names that end with .lora_A.weight or .lora_B.weight")
+    for name in found:
+        stem, _, role = name.rpartition(".")
+        partner = f"{stem}.{'up' if role == 'down' else 'down'}"
+        if partner not in found:
+            raise InvalidInput("adapter", name, f"{partner} beside it")
+    return found
+
+
+def nothing_like(other: Adapter) -> Adapter:
+    """An adapter that changes nothing, of the shapes of ``other``, to share its calls."""
+    return {name: torch.zeros_like(tensor) for name, tensor in other.items()}
+
+
+class Adapted(nn.Module):
+    """``network`` whose linear layers take adapters by sample, as conditions; see `adapter`.
+
+    Layers must see the batch as their first axis.
+    """
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self._now: Adapter = {}
+        self._layers = {name: layer for name, layer in network.named_modules() if isinstance(layer, nn.Linear)}
+        for name, layer in self._layers.items():
+            layer.register_forward_hook(self._hook(name))
+
+    def forward(self, x: Any, t: Tensor, **condition: Any) -> Any:
+        """One evaluation; conditions whose name begins with ``lora.`` are the adapters.
+
+        Raises:
+            InvalidInput: an adapter of a layer that the network has not, or of another shape.
+        """
+        adapters = {name: condition.pop(name) for name in [*condition] if name.startswith(PREFIX)}
+        for name, tensor in adapters.items():
+            stem, _, role = name.removeprefix(PREFIX).rpartition(".")
+            layer = self._layers.get(stem)
+            if layer is None:
+                raise InvalidInput(
+                    "adapter", name, f"a linear layer of the network, such as {next(iter(self._layers))}"
+                )
+            axis, width = (2, layer.in_features) if role == "down" else (1, layer.out_features)
+            if tensor.dim() != 3 or tensor.shape[axis] != width:
+                raise InvalidInput("adapter", f"{name} {tuple(tensor.shape)}", f"three axes, axis {axis} of {width}")
+        self._now = adapters
+        try:
+            return self.network(x, t, **condition)
+        finally:
+            self._now = {}
+
+    def _hook(self, name: str) -> Any:
+        def add(layer: nn.Module, args: tuple[Any, ...], output: Tensor) -> Tensor | None:
+            down = self._now.get(f"{PREFIX}{name}.down")
+            if down is None:
+                return None
+            x, up = args[0], self._now[f"{PREFIX}{name}.up"]
+            flat = x.reshape(len(x), -1, x.shape[-1])
+            inner = torch.bmm(flat, down.to(x).expand(len(x), -1, -1).transpose(1, 2))
+            return output + torch.bmm(inner, up.to(x).expand(len(x), -1, -1).transpose(1, 2)).reshape(output.shape)
+
+        return add
