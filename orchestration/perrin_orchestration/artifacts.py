@@ -18,6 +18,8 @@ import errno
 import hashlib
 import os
 import posixpath
+import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +34,9 @@ from perrin_orchestration.store.values import LeaseRef
 __all__ = ["ArtifactStore", "Staged"]
 
 _MIB = 1 << 20
+
+YOUNG_SECONDS = 3600.0
+"""A result this young is never removed: the row that names it may be about to be written."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +115,34 @@ class ArtifactStore:
             StorageError: they are gone, or are not the bytes that were written.
         """
         return self._checked(self._blob(sha256), sha256, "the artifact")
+
+    def remove(self, sha256: str) -> bool:
+        """Remove a result that no row names, unless it is young; whether it is gone.
+
+        Another job may write the same bytes at this moment. So the file is moved aside first and looked at there: what
+        was renewed meanwhile is put back.
+        """
+        path, aside = self._blob(sha256), self._path("staging", f"removed-{uuid.uuid4().hex}")
+        try:
+            if self._young(path):
+                return False
+            self._fs.makedirs(posixpath.dirname(aside), exist_ok=True)
+            self._fs.mv(path, aside)
+            if self._young(aside):
+                self._fs.mv(aside, path)
+                return False
+            self._fs.rm_file(aside)
+        except OSError:
+            return False
+        return True
+
+    def blobs(self) -> Iterator[str]:
+        """Hashes of all results that lie here."""
+        for path in self._fs.find(self._path("blobs")):
+            yield posixpath.basename(path)
+
+    def _young(self, path: str) -> bool:
+        return time.time() - float(self._fs.modified(path).timestamp()) < YOUNG_SECONDS
 
     # --- sampler states -----------------------------------------------------------------------------------------------
 

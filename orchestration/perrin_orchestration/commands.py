@@ -151,3 +151,38 @@ def _restore(file: Annotated[Path, typer.Argument(help="What `perrin db backup` 
         raise Conflict(f"Perrin runs on {settings.home_path}: `perrin down` first")
     schema.restore(Database(settings.store_url), file)
     typer.echo(f"restored from {file}")
+
+
+@db.command("clean")
+def _clean(home: Home = None) -> None:
+    """Delete jobs that ended longer ago than PERRIN_KEEP_DAYS, and files that belong to no job."""
+    from perrin_orchestration.artifacts import ArtifactStore
+    from perrin_orchestration.retention import clean, sweep
+    from perrin_orchestration.store import JobStore, schema
+
+    settings = _settings(home=home)
+    store, artifacts = JobStore(settings.store_url), ArtifactStore(settings.artifacts_path)
+    schema.check(store.database)
+    jobs = 0
+    while some := clean(store, artifacts, settings):
+        jobs += some
+    files = sweep(store, artifacts)
+    typer.echo(f"deleted {jobs} jobs, and {files} files that belonged to none")
+
+
+@db.command("share")
+def _share(
+    name: Annotated[str | None, typer.Argument(help="A user.")] = None,
+    share: Annotated[float | None, typer.Argument(help="2: twice the GPU-seconds of a user with share 1.")] = None,
+    home: Home = None,
+) -> None:
+    """Show what each user has had of the GPUs, or set a user's share of them."""
+    from perrin_orchestration.store import JobStore, schema
+
+    store = JobStore(_settings(home=home).store_url)
+    schema.check(store.database)
+    if name is not None and share is not None:
+        store.people.share(name, share)
+    for account in store.people.accounts():
+        if name in (None, account.user):
+            typer.echo(f"{account.user}  share {account.share:g}  {account.used * account.share:.1f} GPU-seconds")

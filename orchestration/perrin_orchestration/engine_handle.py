@@ -75,6 +75,8 @@ class EngineHandle:
         self._spawns = 0
         self.finished = 0
         self.spawn_at = 0.0
+        self.spent: dict[str, float] = {}
+        self._spent_at = self._clock()
 
     def spawn(self) -> None:
         """Start the process, under an id that no process had before."""
@@ -118,6 +120,7 @@ class EngineHandle:
     def _note(self, message: Mapping[str, Any]) -> None:
         now = self._clock()
         self._moved = now
+        self._spend(now)
         match message["is"]:
             case "alive":
                 pass
@@ -142,6 +145,19 @@ class EngineHandle:
                     self.turn = ()
             case "models":
                 self.models = tuple(message["names"])
+
+    def _spend(self, now: float) -> None:
+        """The device has worked for the jobs whose turn it is since the last message; they share the time evenly."""
+        for job_id in (jobs := self.blamed):
+            self.spent[job_id] = self.spent.get(job_id, 0.0) + (now - self._spent_at) / len(jobs)
+        self._spent_at = now
+
+    def paid(self, bill: Mapping[str, float]) -> None:
+        """These seconds, by job, are on the accounts; `spent` holds those that are not."""
+        for job_id, seconds in bill.items():
+            left = self.spent.pop(job_id) - seconds
+            if left > 0:
+                self.spent[job_id] = left
 
     def _tracked(self, message: Mapping[str, Any]) -> Tracked | None:
         job = self.jobs.get(message["id"])

@@ -60,7 +60,7 @@ def local_key(settings: Settings) -> str:
             stream.write(key + "\n")
     store = JobStore(settings.store_url)
     try:
-        store.people.allow(store.people.add(LOCAL_USER), key, "perrin up")
+        store.people.allow(store.people.add(LOCAL_USER, operator=True), key, "perrin up")
     finally:
         store.close()
     return key

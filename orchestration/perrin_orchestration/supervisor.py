@@ -23,6 +23,7 @@ from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.engine_handle import EngineHandle
 from perrin_orchestration.engine_process import GRACE_SECONDS
+from perrin_orchestration.retention import clean
 from perrin_orchestration.store import Job, JobStore, StaleLease, Worker, schema
 from perrin_orchestration.telemetry import Telemetry, gpu_count
 from perrin_orchestration.transport import HintReceiver, HintSender, make_app
@@ -79,6 +80,7 @@ class Supervisor:
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
+        self._account, self._clean = _Every(1.0), _Every(60.0)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -97,9 +99,14 @@ class Supervisor:
                     self._duty(self._cancel)
                 if self._reconcile.due():
                     self._duty(self._bring_back)
+                if self._account.due():
+                    self._duty(self._charge)
+                if self._clean.due():
+                    self._duty(self._clean_up)
                 self._duty(self._tell_how)
                 self._draining()
             self._duty(self._bury)
+            self._duty(self._charge)
         finally:
             for engine in self._engines:
                 engine.kill()
@@ -199,11 +206,26 @@ class Supervisor:
     def _bring_back(self) -> None:
         """The reconciler. Two of them at once make no difference: every write names the epoch it means."""
         self._sweep(self._store.expire_leases())
+        self._store.promote()
+        self._store.rest()
         for worker in self._store.workers.lose():
             _log.warning("worker lost", lost=worker)
         self._sender.flush()
         for pool in self._store.queued_pools():
             self._sender.send(pool)
+
+    def _charge(self) -> None:
+        """Put the seconds that the devices worked on the accounts of jobs and users."""
+        for engine in self._engines:
+            bill = dict(engine.spent)
+            self._store.charge(bill)
+            engine.paid(bill)
+
+    def _clean_up(self) -> None:
+        """Retention, a little at a time."""
+        removed = clean(self._store, self._artifacts, self._settings)
+        if removed:
+            _log.info("jobs deleted", jobs=removed)
 
     def _tell_how(self) -> None:
         state = self._how()

@@ -22,7 +22,7 @@ __all__ = ["app", "command_of", "main"]
 
 PANELS = {
     "Make something": ("generate", "submit"),
-    "Look after jobs": ("jobs", "job", "cancel", "workers"),
+    "Look after jobs": ("jobs", "job", "cancel", "retry", "group", "pool", "workers"),
     "Run the platform": ("up", "down", "gateway", "worker", "dashboard", "db"),
     "Models": ("models", "train", "inspect"),
     "This installation": ("doctor", "version"),
@@ -35,6 +35,9 @@ OWN = {
     "jobs": "perrin.commands.jobs:jobs",
     "job": "perrin.commands.jobs:job",
     "cancel": "perrin.commands.jobs:cancel",
+    "retry": "perrin.commands.jobs:retry",
+    "group": "perrin.commands.groups:group",
+    "pool": "perrin.commands.pools:pool",
     "workers": "perrin.commands.jobs:workers",
     "models": "perrin.commands.models:models",
     "train": "perrin.commands.train:train",

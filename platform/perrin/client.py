@@ -24,6 +24,16 @@ Jobs outlive this process; take one up again by its id, watch it, look at it, st
     job.record.parameters                    # every value used, the seed too: enough to make it again
     job.preview()                            # a small PNG while it is sampling
     job.cancel()
+    job.history()                            # attempts, owners, stages with their times, errors
+    job.retry()                              # a new job, if this one came to nothing
+
+Jobs that belong together, and that take what the others make::
+
+    group = client.submit_group([
+        {"modality": "image", "name": "apple", "parameters": {"prompt": "a red apple"}},
+        {"modality": "video", "parents": [{"job": "apple", "parameter": "image"}]},
+    ])
+    group.wait()
 
 Results::
 
@@ -36,42 +46,48 @@ Errors are those of `perrin.errors`, with the text that the platform gave.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
-import time
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from collections.abc import Mapping, Sequence
+from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
-from urllib.parse import quote
+from typing import Any, Self, TypeVar
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from perrin.errors import InvalidInput, JobCancelled, JobFailed, NotFound, StorageError, Unreachable
-from perrin.files import check_target, check_writable, numbered, write_files
+from perrin.errors import InvalidInput, Unreachable
+from perrin.handles import Artifact, Group, Job, wire_path
 from perrin.settings import Settings
 from perrin.transport import Transport
 from perrin.wire import (
-    ArtifactRecord,
-    EventRecord,
+    GroupRecord,
+    GroupSubmission,
     Health,
     JobRecord,
     JobState,
     ModalityInfo,
     ModelInfo,
+    Parent,
+    PoolAction,
+    PoolRecord,
     Submission,
     WorkerRecord,
 )
 
-__all__ = ["Artifact", "Client", "Job"]
+__all__ = ["Artifact", "Client", "Group", "Job"]
+
+T = TypeVar("T", bound=BaseModel)
 
 _JOB = TypeAdapter(JobRecord)
 _JOBS = TypeAdapter(list[JobRecord])
 _MODALITIES = TypeAdapter(list[ModalityInfo])
 _MODELS = TypeAdapter(list[ModelInfo])
+_GROUP = TypeAdapter(GroupRecord)
+_GROUPS = TypeAdapter(list[GroupRecord])
+_POOL = TypeAdapter(PoolRecord)
+_POOLS = TypeAdapter(list[PoolRecord])
 _WORKERS = TypeAdapter(list[WorkerRecord])
 _HEALTH = TypeAdapter(Health)
 
@@ -127,6 +143,10 @@ class Client:
         format: str | None = None,
         priority: int = 0,
         label: str = "",
+        run_after: datetime | None = None,
+        deadline: datetime | None = None,
+        parents: Sequence[Parent | str] = (),
+        group: str | None = None,
         idempotency_key: str | None = None,
         **parameters: Any,
     ) -> Job:
@@ -135,8 +155,12 @@ class Client:
         Args:
             modality: what to make, such as ``"image"``.
             format: file format of the results; the modality's first one if left out.
-            priority: -100 to 100; higher runs earlier.
+            priority: -100 to 100; higher runs earlier among your own jobs.
             label: a note of your own, searchable.
+            run_after: not before this time, which names its time zone.
+            deadline: it fails if it has not ended by this time.
+            parents: jobs to wait for: their ids, or what to take from them as well.
+            group: id of a group to add it to.
             idempotency_key: submitting twice under one key makes one job. One is generated if left out, so that a
                 submission repeated after a lost connection never makes two.
             parameters: the modality's own.
@@ -144,16 +168,19 @@ class Client:
         Raises:
             InvalidInput: names the parameter and its range.
         """
-        for name, value in parameters.items():
-            if isinstance(value, float) and not math.isfinite(value):
-                raise InvalidInput(name, value, "a finite number")
-        try:
-            submission = Submission(
-                modality=modality, parameters=parameters, format=format, priority=priority, label=label
-            )
-        except ValidationError as error:
-            first = error.errors(include_url=False)[0]
-            raise InvalidInput(str(first["loc"][0]), first["input"], first["msg"].lower()) from None
+        _check_finite(parameters)
+        submission = _made(
+            Submission,
+            modality=modality,
+            parameters=parameters,
+            format=format,
+            priority=priority,
+            label=label,
+            run_after=run_after,
+            deadline=deadline,
+            parents=[Parent(job=parent) if isinstance(parent, str) else parent for parent in parents],
+            group=group,
+        )
         record = self._transport.read(
             _JOB,
             "POST",
@@ -163,13 +190,57 @@ class Client:
         )
         return Job(self, record)
 
+    def submit_group(
+        self,
+        jobs: Sequence[Submission | Mapping[str, Any]],
+        *,
+        label: str = "",
+        idempotency_key: str | None = None,
+    ) -> Group:
+        """Submit jobs together, all or none; they may wait for each other by name, and take what the others make.
+
+        Args:
+            jobs: each a `perrin.wire.Submission`, or its fields.
+            label: a note of your own.
+            idempotency_key: as with `submit`.
+
+        Raises:
+            InvalidInput: names the job, the field and what it may be.
+        """
+        fields = [job.model_dump() if isinstance(job, Submission) else dict(job) for job in jobs]
+        for job in fields:
+            _check_finite(job.get("parameters", {}))
+        submission = _made(GroupSubmission, jobs=fields, label=label)
+        record = self._transport.read(
+            _GROUP,
+            "POST",
+            "/groups",
+            json=submission.model_dump(mode="json"),
+            headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
+        )
+        return Group(self, record)
+
+    def group(self, group_id: str) -> Group:
+        """The group with this id.
+
+        Raises:
+            NotFound: there is none.
+        """
+        return Group(self, self._transport.read(_GROUP, "GET", wire_path("groups", group_id)))
+
+    def groups(self, limit: int = 50) -> list[Group]:
+        """Groups, newest first, their jobs left out until they are asked for with `Group.refresh`."""
+        return [
+            Group(self, record) for record in self._transport.read(_GROUPS, "GET", "/groups", params={"limit": limit})
+        ]
+
     def job(self, job_id: str) -> Job:
         """The job with this id.
 
         Raises:
             NotFound: there is none.
         """
-        return Job(self, self._transport.read(_JOB, "GET", _path("jobs", job_id)))
+        return Job(self, self._transport.read(_JOB, "GET", wire_path("jobs", job_id)))
 
     def jobs(
         self,
@@ -179,6 +250,7 @@ class Client:
         search: str | None = None,
         before: str | None = None,
         limit: int = 50,
+        dead: bool = False,
     ) -> list[Job]:
         """Jobs, newest first.
 
@@ -188,8 +260,10 @@ class Client:
             search: only those whose prompt or label holds these words.
             before: only those submitted before the job with this id.
             limit: at most this many.
+            dead: only those that came to nothing and were not tried again; with none of state, modality and search.
         """
-        wanted = {"state": state, "modality": modality, "search": search or None, "before": before, "limit": limit}
+        wanted: dict[str, Any] = {"state": state, "modality": modality, "search": search or None, "before": before}
+        wanted |= {"limit": limit, "dead": True if dead else None}
         return [Job(self, record) for record in self._transport.read(_JOBS, "GET", "/jobs", params=wanted)]
 
     def cancel(self, job_id: str) -> Job:
@@ -198,7 +272,34 @@ class Client:
         Raises:
             Conflict: it has ended already.
         """
-        return Job(self, self._transport.read(_JOB, "POST", _path("jobs", job_id) + "/cancel"))
+        return Job(self, self._transport.read(_JOB, "POST", wire_path("jobs", job_id) + "/cancel"))
+
+    def retry(self, job_id: str) -> Job:
+        """Try a job that came to nothing once more; the new job.
+
+        Raises:
+            Conflict: it has not come to nothing, or was tried again already.
+        """
+        return Job(self, self._transport.read(_JOB, "POST", wire_path("jobs", job_id) + "/retry"))
+
+    def pools(self) -> list[PoolRecord]:
+        """The pools, and how much is in them."""
+        return self._transport.read(_POOLS, "GET", "/pools")
+
+    def change_pool(self, name: str, action: str, reason: str = "") -> PoolRecord:
+        """Pause, drain or resume a pool; for operators.
+
+        Args:
+            name: the pool.
+            action: ``pause``: nothing of it is claimed. ``drain``: nothing is submitted to it. ``resume``: as usual.
+            reason: why, for whoever wonders.
+
+        Raises:
+            NotAllowed: you are no operator.
+            Conflict: it is so already.
+        """
+        change = _made(PoolAction, action=action, reason=reason)
+        return self._transport.read(_POOL, "POST", wire_path("pools", name), json=change.model_dump())
 
     def modalities(self) -> list[ModalityInfo]:
         """What the platform can make."""
@@ -217,191 +318,19 @@ class Client:
         return self._transport.read(_HEALTH, "GET", "/health")
 
 
-class Job:
-    """A job on the platform. A handle: nothing happens to the job when it is dropped."""
-
-    def __init__(self, client: Client, record: JobRecord) -> None:
-        self._client = client
-        self._record = record
-
-    @property
-    def id(self) -> str:
-        """The id to find the job by, from anywhere."""
-        return self._record.id
-
-    @property
-    def record(self) -> JobRecord:
-        """Everything known of the job when it was last asked for; `refresh` asks again."""
-        return self._record
-
-    @property
-    def state(self) -> JobState:
-        """The present state; asks the platform while the job has not ended."""
-        return self._record.state if self._record.state.terminal else self.refresh().state
-
-    def __repr__(self) -> str:
-        return f"Job({self.id!r}, {self._record.modality}, {self._record.state})"
-
-    def refresh(self) -> JobRecord:
-        """Ask the platform anew, and return what it says."""
-        self._record = self._client._transport.read(_JOB, "GET", _path("jobs", self.id))
-        return self._record
-
-    def cancel(self) -> JobRecord:
-        """Ask for the job to be stopped; its record after that."""
-        self._record = self._client.cancel(self.id)._record
-        return self._record
-
-    def events(self, after: int = 0, *, timeout: float | None = None) -> Iterator[EventRecord]:
-        """What happened and happens to the job, each event once and in order, until the job has ended.
-
-        Args:
-            after: leave out the events up to this number.
-            timeout: seconds after which `TimeoutError` is raised.
-
-        Raises:
-            Unreachable: the platform was not heard for a minute. The job is not affected.
-        """
-        deadline = None if timeout is None else time.monotonic() + timeout
-        try:
-            yield from self._client._transport.events(
-                _path("jobs", self.id) + "/events", after, lambda: self.refresh().state.terminal, deadline
-            )
-        except TimeoutError:
-            raise TimeoutError(
-                f"job {self.id} has not ended after {timeout:g} s; it goes on, and can be waited for again"
-            ) from None
-
-    def wait(
-        self, timeout: float | None = None, *, progress: bool | Callable[[EventRecord], None] = False
-    ) -> JobRecord:
-        """Wait for the job's end; its record then.
-
-        Args:
-            timeout: seconds after which `TimeoutError` is raised.
-            progress: True draws a progress bar; a function is called with every event.
-
-        Raises:
-            JobCancelled: somebody cancelled it.
-            JobFailed: it ended without a result, with the reason.
-            KeyboardInterrupt: Ctrl-C. The job goes on; the message says how to come back to it.
-        """
-        try:
-            if not self._record.state.terminal:
-                self._follow(timeout, progress)
-                self.refresh()
-        except KeyboardInterrupt:
-            raise KeyboardInterrupt(
-                f"job {self.id} goes on; see it with `perrin job {self.id} --watch`, "
-                f"stop it with `perrin cancel {self.id}`"
-            ) from None
-        record = self._record
-        if record.state is JobState.CANCELLED:
-            raise JobCancelled(f"job {self.id} was cancelled")
-        if record.state is not JobState.SUCCEEDED:
-            reason = record.error.message if record.error else f"it ended {record.state} and gave no reason"
-            raise JobFailed(f"job {self.id} failed: {reason}")
-        return record
-
-    def _follow(self, timeout: float | None, progress: bool | Callable[[EventRecord], None]) -> None:
-        with ExitStack() as stack:
-            show = progress if callable(progress) else None
-            if progress is True:
-                from perrin.progress import StageBar
-
-                bar = stack.enter_context(StageBar())
-                show = lambda event: bar.update(*_bar_line(event))  # noqa: E731
-            for event in self.events(timeout=timeout):
-                if show is not None:
-                    show(event)
-
-    @property
-    def artifacts(self) -> tuple[Artifact, ...]:
-        """The result files; none until the job has succeeded."""
-        if not self._record.state.terminal:
-            self.refresh()
-        return tuple(Artifact(self._client, record) for record in self._record.artifacts)
-
-    def save(self, path: str | Path) -> tuple[Path, ...]:
-        """Wait for the end, then write the result files; where they are.
-
-        Args:
-            path: a folder (made if need be), or a file name with the ending of the job's format. Several files are
-                numbered: ``apple-0.png``, ``apple-1.png``.
-
-        Raises:
-            InvalidInput: the ending is of another format, or the file cannot be written.
-            StorageError: the disk is full, or the bytes are not those the job wrote.
-        """
-        target, folder = check_target(path, self._record.format)
-        self.wait()
-        if folder:
-            target.mkdir(parents=True, exist_ok=True)
-            paths = tuple(target / f"{self.id}-{Path(artifact.name).name}" for artifact in self.artifacts)
-        else:
-            paths = numbered(target, len(self.artifacts))
-        check_writable(paths)
-        return write_files({at: artifact.bytes() for at, artifact in zip(paths, self.artifacts, strict=True)})
-
-    def preview(self) -> bytes | None:
-        """A small PNG of the result so far; None while there is none."""
-        try:
-            return self._client._transport.request("GET", _path("jobs", self.id) + "/preview").content
-        except NotFound:
-            return None
+def _check_finite(parameters: Mapping[str, Any]) -> None:
+    for name, value in parameters.items():
+        if isinstance(value, float) and not math.isfinite(value):
+            raise InvalidInput(name, value, "a finite number")
 
 
-class Artifact:
-    """A result file on the platform."""
-
-    def __init__(self, client: Client, record: ArtifactRecord) -> None:
-        self._client = client
-        self._record = record
-
-    @property
-    def record(self) -> ArtifactRecord:
-        """Everything known of the file."""
-        return self._record
-
-    @property
-    def name(self) -> str:
-        """Its name within the job, such as ``0.png``."""
-        return self._record.name
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Model, hash and every parameter: enough to make it again."""
-        return self._record.metadata
-
-    def __repr__(self) -> str:
-        return f"Artifact({self.name!r}, {self._record.media_type}, {self._record.size} bytes)"
-
-    def bytes(self) -> bytes:
-        """The file's bytes.
-
-        Raises:
-            StorageError: they are not those that the job wrote.
-        """
-        data = self._client._transport.request("GET", _path("artifacts", self._record.id)).content
-        if hashlib.sha256(data).hexdigest() != self._record.sha256:
-            raise StorageError(f"{self.name} of job {self._record.job_id} is not what the job wrote: another SHA-256")
-        return data
-
-    def save(self, path: str | Path) -> Path:
-        """Write the file under ``path``, whole or not at all."""
-        target = Path(path).expanduser()
-        check_writable([target])
-        return write_files({target: self.bytes()})[0]
-
-
-def _path(*parts: str) -> str:
-    return "/" + "/".join(quote(part, safe="") for part in parts)
-
-
-def _bar_line(event: EventRecord) -> tuple[int, int | None, str]:
-    if event.progress is None:
-        return 0, None, event.state
-    return event.progress.done, event.progress.total, event.progress.stage
+def _made(kind: type[T], **fields: Any) -> T:
+    """A record of the wire, or the first field that is wrong."""
+    try:
+        return kind(**fields)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        raise InvalidInput(".".join(str(part) for part in first["loc"]), first["input"], first["msg"].lower()) from None
 
 
 def _read_run_file(path: Path) -> dict[str, Any] | None:

@@ -41,6 +41,8 @@ class Settings(BaseSettings):
     lease_seconds: float = Field(30.0, gt=0, le=3600, description="Shortest lease of a running job, in seconds.")
     save_seconds: float = Field(5.0, gt=0, le=3600, description="Sampler state is saved this often, in seconds.")
     min_free_mb: int = Field(200, ge=0, description="Refuse new work when less disk than this is free, in MiB.")
+    keep_days: float = Field(0.0, ge=0, description="Days that jobs are kept which succeeded; 0 is for ever.")
+    keep_failed_days: float = Field(0.0, ge=0, description="Days that other ended jobs are kept; 0 is for ever.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     @cached_property

@@ -7,12 +7,21 @@ The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization
     GET    /models                        [ModelInfo]
     POST   /jobs                          Submission -> JobRecord (201; 200 when the Idempotency-Key was seen before)
     GET    /jobs?state=&modality=&search=&before=&limit=      [JobRecord], newest first
+    GET    /jobs?dead=true&before=&limit=                     [JobRecord] that came to nothing and were not tried again
     GET    /jobs/{id}                     JobRecord
     POST   /jobs/{id}/cancel              JobRecord; 409 once the job has ended
+    POST   /jobs/{id}/retry               JobRecord of a new job (201); 409 unless the old one came to nothing
+    GET    /jobs/{id}/history             [AttemptRecord]
     GET    /jobs/{id}/events?after=N      server-sent events, each an EventRecord; ends after the job's end
     GET    /jobs/{id}/preview             image/png, 404 until there is one
+    POST   /groups                        GroupSubmission -> GroupRecord (201; 200 when the Idempotency-Key was seen)
+    GET    /groups?limit=                 [GroupRecord] without their jobs, newest first
+    GET    /groups/{id}                   GroupRecord
+    POST   /groups/{id}/cancel            GroupRecord; 409 once all of it has ended
     GET    /artifacts/{id}                the bytes
     GET    /workers                       [WorkerRecord]
+    GET    /pools                         [PoolRecord]
+    POST   /pools/{name}                  PoolAction -> PoolRecord; for operators
     GET    /metrics                       Prometheus text
 
 An error is ``{"error": {"kind": "InvalidInput", "field": "steps" or null, "message": "one line"}}`` with the status of
@@ -25,18 +34,25 @@ import enum
 from datetime import datetime
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AwareDatetime, BaseModel, ConfigDict, Field
 
 __all__ = [
     "ArtifactRecord",
+    "AttemptRecord",
     "EventRecord",
+    "GroupRecord",
+    "GroupSubmission",
     "Health",
     "JobError",
     "JobRecord",
     "JobState",
     "ModalityInfo",
     "ModelInfo",
+    "Parent",
+    "PoolAction",
+    "PoolRecord",
     "ProgressRecord",
+    "StageRecord",
     "Submission",
     "WorkerRecord",
 ]
@@ -101,6 +117,18 @@ class ModelInfo(_Record):
     metrics: dict[str, Any] = {}
 
 
+class Parent(BaseModel):
+    """A job to wait for, and what to take from it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    job: str = Field(min_length=1, max_length=64, description="Its id; within a group also its name.")
+    parameter: str | None = Field(
+        None, max_length=64, description="The parameter that takes the id of the parent's artifact; none: only wait."
+    )
+    item: int = Field(0, ge=0, le=999, description="Which of the parent's artifacts.")
+
+
 class Submission(BaseModel):
     """A job to be."""
 
@@ -111,6 +139,32 @@ class Submission(BaseModel):
     format: str | None = Field(None, max_length=16, description="File format; the modality's first one if left out.")
     priority: int = Field(0, ge=-100, le=100, description="Higher runs earlier.")
     label: str = Field("", max_length=200, description="A note of your own, searchable.")
+    run_after: AwareDatetime | None = Field(None, description="Not before this time.")
+    deadline: AwareDatetime | None = Field(None, description="It fails if it has not ended by this time.")
+    parents: list[Parent] = Field([], max_length=32, description="Jobs to wait for.")
+    name: str | None = Field(None, min_length=1, max_length=64, description="What it is called within its group.")
+    group: str | None = Field(None, max_length=64, description="Id of the group to add it to.")
+
+
+class GroupSubmission(BaseModel):
+    """Jobs to be, all or none; each may wait for others of the list by their names."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    jobs: list[Submission] = Field(min_length=1, max_length=1000)
+    label: str = Field("", max_length=200, description="A note of your own.")
+
+
+class PoolAction(BaseModel):
+    """What to do with a pool."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    action: str = Field(
+        max_length=16,
+        description="pause: nothing of it is claimed. drain: nothing is submitted to it. resume: as usual again.",
+    )
+    reason: str = Field("", max_length=200, description="Why, for whoever wonders.")
 
 
 class ProgressRecord(_Record):
@@ -164,6 +218,60 @@ class JobRecord(_Record):
     created_at: datetime
     started_at: datetime | None
     finished_at: datetime | None
+    pool: str = ""
+    run_after: datetime | None = Field(None, description="It waits until then; for another try, too.")
+    deadline: datetime | None = None
+    group: str | None = None
+    name: str | None = Field(None, description="What it is called within its group.")
+    parents: list[Parent] = []
+    retry_of: str | None = Field(None, description="The job that this one is another try of.")
+    retries: int = Field(0, description="How often it was tried again by itself.")
+    gpu_seconds: float = Field(0.0, description="Seconds of a device that it has taken, in all attempts.")
+
+
+class StageRecord(_Record):
+    """One stage of an attempt: when it was, and ``done`` of ``total`` units at its end."""
+
+    name: str
+    began_at: datetime
+    ended_at: datetime | None
+    done: int
+    total: int
+
+
+class AttemptRecord(_Record):
+    """One holding of a job by a worker."""
+
+    epoch: int
+    owner: str = Field(description="Id of the engine process.")
+    worker: str | None
+    claimed_at: datetime
+    started_at: datetime | None
+    ended_at: datetime | None
+    state: JobState | None = Field(description="What the job became at its end; null while it goes on.")
+    error_kind: str | None
+    message: str
+    stages: list[StageRecord]
+
+
+class GroupRecord(_Record):
+    """Jobs that were submitted together."""
+
+    id: str
+    label: str
+    created_at: datetime
+    states: dict[JobState, int] = Field(description="How many of its jobs are in which state.")
+    jobs: list[JobRecord] = Field([], description="In the order of their submission; left out of lists of groups.")
+
+
+class PoolRecord(_Record):
+    """A pool of workers."""
+
+    name: str
+    state: str = Field(description="open, paused or draining")
+    reason: str
+    changed_at: datetime
+    states: dict[JobState, int] = Field(description="How many of its jobs are in which state before an end.")
 
 
 class EventRecord(_Record):

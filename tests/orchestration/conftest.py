@@ -160,6 +160,13 @@ def postgres_empty(postgres: str) -> Iterator[str]:
         yield url
 
 
+@pytest.fixture(scope="module")
+def postgres_migrated(postgres: str) -> Iterator[str]:
+    """A migrated PostgreSQL database for the tests of one module."""
+    with postgres_database(postgres) as url:
+        yield url
+
+
 class Clock:
     """A clock that goes when it is told to."""
 
@@ -173,6 +180,12 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
+
+
+@pytest.fixture
+def make_clock() -> type[Clock]:
+    """Clocks that all begin at the same time."""
+    return Clock
 
 
 @pytest.fixture

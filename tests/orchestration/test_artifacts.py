@@ -114,3 +114,39 @@ def test_the_same_code_stores_on_another_filesystem() -> None:
     store.drop_states(LEASE.id)
     with pytest.raises(StorageError):
         store.state(LEASE.id, state)
+
+
+def test_a_result_that_no_row_names_is_removed_unless_it_is_young(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    staged = store.stage(LEASE, 0, b"dots")
+    store.publish(staged)
+    assert list(store.blobs()) == [staged.sha256]
+    assert not store.remove(staged.sha256), "another job may be about to name it"
+    path = tmp_path / "blobs" / staged.sha256[:2] / staged.sha256[2:4] / staged.sha256
+    os.utime(path, (0, 0))
+    assert store.remove(staged.sha256)
+    assert files(tmp_path) == []
+    assert not store.remove(staged.sha256)
+
+
+def test_a_result_that_is_written_anew_while_it_is_being_removed_stays(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = ArtifactStore(str(tmp_path))
+    staged = store.stage(LEASE, 0, b"dots")
+    store.publish(staged)
+    path = tmp_path / "blobs" / staged.sha256[:2] / staged.sha256[2:4] / staged.sha256
+    os.utime(path, (0, 0))
+    young, looked = store._young, []
+
+    def written_between(at: str) -> bool:
+        found = young(at)
+        if not looked:
+            store.publish(store.stage(LEASE, 1, b"dots"))
+        looked.append(at)
+        return found
+
+    monkeypatch.setattr(store, "_young", written_between)
+    assert not store.remove(staged.sha256)
+    assert len(looked) == 2
+    assert store.read(staged.sha256) == b"dots"

@@ -7,63 +7,17 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import pytest
-import uvicorn
+from served import Served, error, serve, submit
 
 from perrin import wire
 from perrin.settings import Settings
-from perrin_orchestration.artifacts import ArtifactStore
-from perrin_orchestration.gateway import create_app
 from perrin_orchestration.gateway.answers import MAX_BODY
-from perrin_orchestration.prepare import prepare_store
-from perrin_orchestration.sockets import address, bind
-from perrin_orchestration.store import Job, JobStore, Move, NewArtifact
-
-
-@dataclass
-class Served:
-    """A gateway, and the store beneath it, where the tests play the worker."""
-
-    url: str
-    settings: Settings
-    store: JobStore
-    artifacts: ArtifactStore
-
-    def client(self, user: str) -> httpx.Client:
-        self.store.people.allow(self.store.people.add(user), f"key-of-{user}")
-        headers = {"Authorization": f"Bearer key-of-{user}"}
-        return httpx.Client(base_url=self.url + "/v1", headers=headers, trust_env=False, timeout=60)
-
-    def run(self, finish: bool = True) -> Job:
-        (job,) = self.store.claim("o", "w", ["dots"], 1, 30.0)
-        self.store.start(job.lease)
-        self.store.progress([Move(job.lease, "step", 1, 2, 30.0)])
-        if finish:
-            self.store.committing(job.lease)
-            staged = self.artifacts.stage(job.lease, 0, b"P5 picture")
-            self.artifacts.publish(staged)
-            files = [NewArtifact('0";\r\nx.pgm', "image/x-portable-graymap", 10, staged.sha256, (0,), {"seed": 3})]
-            self.store.commit(job.lease, files)
-        return job
-
-
-def serve(settings: Settings) -> Iterator[Served]:
-    prepare_store(settings)
-    with bind("127.0.0.1", 0) as listener:
-        config = uvicorn.Config(create_app(settings), log_config=None, timeout_graceful_shutdown=1)
-        server = uvicorn.Server(config)
-        thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
-        thread.start()
-        store = JobStore(settings.store_url)
-        yield Served(address(listener), settings, store, ArtifactStore(settings.artifacts_path))
-        server.should_exit = True
-        thread.join(10)
-        store.close()
+from perrin_orchestration.store import JobStore
 
 
 @pytest.fixture(scope="module")
@@ -88,22 +42,7 @@ def empty_queue(served: Served) -> Iterator[None]:
     yield
     while jobs := served.store.claim("cleaner", "w", ["dots"], 10, 30.0):
         for job in jobs:
-            served.store.fail(job.lease, "error", "left over")
-
-
-def submit(client: httpx.Client, **parameters: Any) -> dict[str, Any]:
-    answer = client.post("/jobs", json={"modality": "dots", "parameters": parameters})
-    assert answer.status_code == 201, answer.text
-    return dict(answer.json())
-
-
-def error(answer: httpx.Response) -> dict[str, Any]:
-    body = answer.json()
-    assert set(body) == {"error"}
-    assert set(body["error"]) == {"kind", "field", "message"}
-    assert "\n" not in body["error"]["message"]
-    assert "Traceback" not in answer.text
-    return dict(body["error"])
+            served.store.fail(job.lease, "invalid", "left over")
 
 
 def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> None:
@@ -117,7 +56,7 @@ def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> No
 def test_health_is_open_and_everything_else_wants_a_key(served: Served) -> None:
     with httpx.Client(base_url=served.url + "/v1", trust_env=False, timeout=60) as nobody:
         health = wire.Health(**nobody.get("/health").json())
-        assert (health.ok, health.schema_revision) == (True, "0001")
+        assert (health.ok, health.schema_revision) == (True, "0002")
         for path in (
             "/modalities",
             "/models",
@@ -126,6 +65,10 @@ def test_health_is_open_and_everything_else_wants_a_key(served: Served) -> None:
             "/jobs/x/events",
             "/artifacts/x",
             "/workers",
+            "/pools",
+            "/groups",
+            "/groups/x",
+            "/jobs/x/history",
             "/metrics",
         ):
             for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic key-of-ann"}):
@@ -166,6 +109,22 @@ BAD: list[tuple[Any, int, str, str]] = [
     ({"modality": "dots", "priority": 101}, 422, "priority", "less than or equal to 100"),
     ({"modality": "dots", "label": "x" * 201}, 422, "label", "at most 200"),
     ({"modality": "dots", "path": "/etc/passwd"}, 422, "path", "not permitted"),
+    ({"modality": "dots", "run_after": "tomorrow"}, 422, "run_after", "datetime"),
+    ({"modality": "dots", "run_after": "2030-01-01T00:00"}, 422, "run_after", "timezone"),
+    ({"modality": "dots", "deadline": "2020-01-01T00:00Z"}, 422, "deadline", "a time in the future"),
+    ({"modality": "dots", "run_after": "9998-01-01T00:00Z", "deadline": "9997-01-01T00:00Z"}, 422, "deadline", "after"),
+    ({"modality": "dots", "parents": [{"job": "nobody"}]}, 422, "parents", "the id of one of your jobs"),
+    ({"modality": "dots", "parents": [{"job": "x"}] * 33}, 422, "parents", "at most 32"),
+    ({"modality": "dots", "parents": [{"job": "x", "item": -1}]}, 422, "parents.0.item", "greater than or equal to 0"),
+    ({"modality": "dots", "parents": ["x"]}, 422, "parents.0", "dictionary"),
+    (
+        {"modality": "dots", "parents": [{"job": "x", "parameter": "model"}]},
+        422,
+        "parents.parameter",
+        "takes an artifact",
+    ),
+    ({"modality": "dots", "group": "none"}, 422, "group", "the id of one of your groups"),
+    ({"modality": "dots", "group": "a\0b"}, 422, "group", "without null"),
     ({}, 422, "modality", "required"),
     ([], 422, "body", "body"),
     ("{", 422, "body", "a JSON object"),
@@ -204,6 +163,11 @@ def test_a_body_of_unannounced_length_is_refused_as_well(ann: httpx.Client) -> N
         ("/jobs/%00", 404),
         ("/artifacts/..%2f..%2fperrin.db", 404),
         ("/nothing", 404),
+        ("/jobs/none/history", 404),
+        ("/groups/%00", 404),
+        ("/groups?limit=0", 422),
+        ("/jobs?dead=perhaps", 422),
+        ("/jobs?dead=true&before=none", 404),
         ("/jobs?state=asleep", 422),
         ("/jobs?limit=0", 422),
         ("/jobs?limit=many", 422),
@@ -318,7 +282,7 @@ def test_a_stream_that_is_taken_up_again_misses_no_event(served: Served, ann: ht
     submit(ann)
     job = served.run(finish=False)
     first = numbers(ann, f"/jobs/{job.id}/events", stop=2)
-    timer = threading.Timer(0.4, lambda: served.store.fail(job.lease, "error", "over"))
+    timer = threading.Timer(0.4, lambda: served.store.fail(job.lease, "invalid", "over"))
     timer.start()
     rest = numbers(ann, f"/jobs/{job.id}/events", {"Last-Event-ID": str(first[-1])})
     timer.join()

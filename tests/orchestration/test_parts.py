@@ -132,6 +132,22 @@ def test_an_engine_that_stands_still_hangs_and_is_not_renewed(handle: EngineHand
     assert handle.blamed == ["a"]
 
 
+def test_the_device_works_for_the_jobs_whose_turn_it_is(handle: EngineHandle, clockwork: Time) -> None:
+    for name in ("a", "b"):
+        say(handle, what="claimed", id=name, epoch=1)
+    clockwork.now += 3  # nobody's turn yet
+    for turn, seconds in ((["a"], 2.0), (["b"], 5.0), (["a", "b"], 1.0)):
+        say(handle, what="turn", ids=turn, stage="step")
+        clockwork.now += seconds
+    say(handle, what="ended", id="a", epoch=1)
+    assert handle.spent == {"a": 2.5, "b": 5.5}
+    clockwork.now += 7  # b alone, until the next turn
+    say(handle, what="turn", ids=["b"], stage="step")
+    assert handle.spent == {"a": 2.5, "b": 12.5}
+    handle.paid({"a": 2.5, "b": 12.0})
+    assert handle.spent == {"b": 0.5}
+
+
 def test_a_message_of_an_earlier_epoch_changes_nothing(handle: EngineHandle) -> None:
     say(handle, what="claimed", id="a", epoch=2)
     say(handle, what="progress", id="a", epoch=1, stage="step", done=5, total=9)

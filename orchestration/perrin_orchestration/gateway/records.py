@@ -10,17 +10,35 @@ from perrin.modality import Modality
 from perrin.models import ModelCard
 from perrin.wire import (
     ArtifactRecord,
+    AttemptRecord,
     EventRecord,
+    GroupRecord,
     JobError,
     JobRecord,
+    JobState,
     ModalityInfo,
     ModelInfo,
+    Parent,
+    PoolRecord,
     ProgressRecord,
+    StageRecord,
     WorkerRecord,
 )
-from perrin_orchestration.store import Artifact, Event, Job, Worker
+from perrin_orchestration.store import Artifact, Event, Group, Job, Pool, Worker
+from perrin_orchestration.store.history import Attempt
+from perrin_orchestration.store.reading import About
 
-__all__ = ["artifact_record", "event_record", "job_record", "modality_info", "model_info", "worker_record"]
+__all__ = [
+    "artifact_record",
+    "attempt_record",
+    "event_record",
+    "group_record",
+    "job_record",
+    "modality_info",
+    "model_info",
+    "pool_record",
+    "worker_record",
+]
 
 
 def _time(seconds: float) -> datetime:
@@ -49,7 +67,7 @@ def artifact_record(artifact: Artifact) -> ArtifactRecord:
     )
 
 
-def job_record(job: Job, artifacts: Iterable[Artifact], position: int | None) -> JobRecord:
+def job_record(job: Job, about: About) -> JobRecord:
     """A job, for its owner."""
     error = JobError(kind=job.error_kind, message=job.error_message or "") if job.error_kind else None
     return JobRecord(
@@ -64,15 +82,71 @@ def job_record(job: Job, artifacts: Iterable[Artifact], position: int | None) ->
         state=job.state,
         cancel_requested=job.cancel_requested,
         progress=_progress(job.stage, job.done, job.total),
-        position=position,
+        position=about.position,
         attempts=job.attempts,
         epoch=job.epoch,
         worker=job.worker,
         error=error,
-        artifacts=[artifact_record(artifact) for artifact in artifacts],
+        artifacts=[artifact_record(artifact) for artifact in about.artifacts],
         created_at=_time(job.created_at),
         started_at=_maybe(job.started_at),
         finished_at=_maybe(job.finished_at),
+        pool=job.pool,
+        run_after=_maybe(job.run_after or None),
+        deadline=_maybe(job.deadline),
+        group=job.group_id,
+        name=job.name,
+        parents=[Parent(job=edge.parent, parameter=edge.parameter, item=edge.item) for edge in about.parents],
+        retry_of=job.retry_of,
+        retries=job.retries,
+        gpu_seconds=round(job.gpu_seconds, 3),
+    )
+
+
+def attempt_record(attempt: Attempt) -> AttemptRecord:
+    """One attempt at a job."""
+    return AttemptRecord(
+        epoch=attempt.epoch,
+        owner=attempt.owner,
+        worker=attempt.worker,
+        claimed_at=_time(attempt.claimed_at),
+        started_at=_maybe(attempt.started_at),
+        ended_at=_maybe(attempt.ended_at),
+        state=None if attempt.state is None else JobState(attempt.state),
+        error_kind=attempt.error_kind,
+        message=attempt.message,
+        stages=[
+            StageRecord(
+                name=stage.name,
+                began_at=_time(stage.began_at),
+                ended_at=_maybe(stage.ended_at),
+                done=stage.done,
+                total=stage.total,
+            )
+            for stage in attempt.stages
+        ],
+    )
+
+
+def group_record(group: Group, jobs: Iterable[JobRecord] = ()) -> GroupRecord:
+    """A group, with its jobs or without."""
+    return GroupRecord(
+        id=group.id,
+        label=group.label,
+        created_at=_time(group.created_at),
+        states={JobState(state): count for state, count in group.states.items()},
+        jobs=list(jobs),
+    )
+
+
+def pool_record(pool: Pool) -> PoolRecord:
+    """A pool."""
+    return PoolRecord(
+        name=pool.name,
+        state=pool.state,
+        reason=pool.reason,
+        changed_at=_time(pool.changed_at),
+        states={JobState(state): count for state, count in pool.states.items()},
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from typing import Annotated
 from urllib.parse import quote
 
@@ -11,12 +11,33 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from perrin import __version__, plugins
-from perrin.errors import InvalidInput
-from perrin.wire import Health, JobRecord, JobState, ModalityInfo, ModelInfo, Submission, WorkerRecord
+from perrin.errors import InvalidInput, NotAllowed
+from perrin.wire import (
+    AttemptRecord,
+    GroupRecord,
+    GroupSubmission,
+    Health,
+    JobRecord,
+    JobState,
+    ModalityInfo,
+    ModelInfo,
+    PoolAction,
+    PoolRecord,
+    Submission,
+    WorkerRecord,
+)
 from perrin_orchestration.gateway.context import Context, Ctx, Me
-from perrin_orchestration.gateway.records import job_record, modality_info, model_info, worker_record
+from perrin_orchestration.gateway.records import (
+    attempt_record,
+    group_record,
+    job_record,
+    modality_info,
+    model_info,
+    pool_record,
+    worker_record,
+)
 from perrin_orchestration.gateway.stream import stream_events
-from perrin_orchestration.gateway.submission import new_job
+from perrin_orchestration.gateway.submission import new_group, new_job
 from perrin_orchestration.store import Job
 
 __all__ = ["router"]
@@ -25,8 +46,12 @@ router = APIRouter(prefix="/v1")
 
 
 def _record(context: Context, job: Job) -> JobRecord:
-    done = context.store.artifacts([job.id])[job.id] if job.state is JobState.SUCCEEDED else ()
-    return job_record(job, done, context.store.position(job))
+    return _records(context, [job])[0]
+
+
+def _records(context: Context, jobs: Sequence[Job]) -> list[JobRecord]:
+    about = context.store.about(jobs)
+    return [job_record(job, about[job.id]) for job in jobs]
 
 
 @router.get("/health")
@@ -78,16 +103,20 @@ def list_jobs(
     search: Annotated[str | None, Query(max_length=200)] = None,
     before: Annotated[str | None, Query(max_length=64)] = None,
     limit: Annotated[int, Query(ge=1, le=200)] = 50,
+    dead: bool = False,
 ) -> list[JobRecord]:
-    """A page of jobs, newest first."""
+    """A page of jobs, newest first; or of the dead letters among them."""
     for field, value in (("modality", modality), ("search", search), ("before", before)):
         if value is not None and "\0" in value:
             raise InvalidInput(field, value, "text without null characters")
     if before is not None:
         context.store.get(before, me.id)
+    if dead:
+        if state is not None or modality is not None or search is not None:
+            raise InvalidInput("dead", dead, "no state, modality or search beside it")
+        return _records(context, context.store.dead(me.id, before=before, limit=limit))
     jobs = context.store.list(me.id, state=state, modality=modality, search=search, before=before, limit=limit)
-    artifacts = context.store.artifacts(job.id for job in jobs)
-    return [job_record(job, artifacts[job.id], context.store.position(job)) for job in jobs]
+    return _records(context, jobs)
 
 
 @router.get("/jobs/{job_id}")
@@ -100,6 +129,21 @@ def get_job(context: Ctx, me: Me, job_id: str) -> JobRecord:
 def cancel(context: Ctx, me: Me, job_id: str) -> JobRecord:
     """Stop a job: at once while it is queued, between two steps while it runs."""
     return _record(context, context.store.cancel(_mine(context, me, job_id).id, me.id))
+
+
+@router.post("/jobs/{job_id}/retry", status_code=201)
+def retry(context: Ctx, me: Me, job_id: str, response: Response) -> JobRecord:
+    """Try a job that came to nothing once more, as a new job, with those that ended for its sake."""
+    job = context.store.retry(_mine(context, me, job_id).id, me.id)
+    context.hints.wake()
+    response.headers["location"] = f"/v1/jobs/{job.id}"
+    return _record(context, job)
+
+
+@router.get("/jobs/{job_id}/history")
+def history(context: Ctx, me: Me, job_id: str) -> list[AttemptRecord]:
+    """The attempts at a job: owners, stages with their times, errors."""
+    return [attempt_record(attempt) for attempt in context.store.history(_mine(context, me, job_id).id)]
 
 
 @router.get("/jobs/{job_id}/events")
@@ -144,6 +188,58 @@ def artifact(context: Ctx, me: Me, artifact_id: str, if_none_match: Annotated[st
     }
     headers["content-security-policy"] = "sandbox; default-src 'none'"
     return Response(context.artifacts.read(found.sha256), media_type=found.media_type, headers=headers)
+
+
+@router.post("/groups", status_code=201)
+def submit_group(
+    context: Ctx,
+    me: Me,
+    submission: GroupSubmission,
+    response: Response,
+    idempotency_key: Annotated[str | None, Header()] = None,
+) -> GroupRecord:
+    """Submit jobs together. When this answers, all of them are on disk."""
+    group, jobs, new = context.store.submit_group(new_group(context, me, submission, idempotency_key))
+    context.hints.wake()
+    response.status_code = 201 if new else 200
+    response.headers["location"] = f"/v1/groups/{group.id}"
+    return group_record(group, _records(context, jobs))
+
+
+@router.get("/groups")
+def list_groups(context: Ctx, me: Me, limit: Annotated[int, Query(ge=1, le=200)] = 50) -> list[GroupRecord]:
+    """Groups, newest first, without their jobs."""
+    return [group_record(group) for group in context.store.groups(me.id, limit)]
+
+
+@router.get("/groups/{group_id}")
+def get_group(context: Ctx, me: Me, group_id: str) -> GroupRecord:
+    """A group with its jobs."""
+    group, jobs = context.store.group(_clean(group_id), me.id)
+    return group_record(group, _records(context, jobs))
+
+
+@router.post("/groups/{group_id}/cancel")
+def cancel_group(context: Ctx, me: Me, group_id: str) -> GroupRecord:
+    """Stop every job of a group that has not ended."""
+    context.store.cancel_group(_clean(group_id), me.id)
+    return get_group(context, me, group_id)
+
+
+@router.get("/pools")
+def pools(context: Ctx, _me: Me) -> list[PoolRecord]:
+    """The pools, and how much is in them."""
+    return [pool_record(pool) for pool in context.store.pools.all()]
+
+
+@router.post("/pools/{name}")
+def change_pool(context: Ctx, me: Me, name: str, change: PoolAction) -> PoolRecord:
+    """Pause, drain or resume a pool. Everybody's jobs feel it, so only an operator may."""
+    if not me.operator:
+        raise NotAllowed("pools are for operators: use the key that `perrin up` wrote")
+    pool = context.store.pools.set(_clean(name), change.action, change.reason)
+    context.hints.wake()
+    return pool_record(pool)
 
 
 @router.get("/workers")

@@ -4,15 +4,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import time
+from datetime import datetime
+from typing import Any
+
+from pydantic import BaseModel
 
 from perrin import plugins
 from perrin.errors import InvalidInput
-from perrin.modality import validate
-from perrin.wire import Submission
+from perrin.modality import Modality, validate
+from perrin.wire import GroupSubmission, Parent, Submission
 from perrin_orchestration.gateway.context import Context
-from perrin_orchestration.store import NewJob, User
+from perrin_orchestration.store import Edge, NewGroup, NewJob, User
 
-__all__ = ["new_job"]
+__all__ = ["new_group", "new_job"]
+
+SOME_ARTIFACT = "0" * 32
+"""Stands for an artifact that its parent has still to make, while parameters are checked."""
 
 
 def new_job(context: Context, user: User, submission: Submission, idempotency_key: str | None) -> NewJob:
@@ -22,18 +30,41 @@ def new_job(context: Context, user: User, submission: Submission, idempotency_ke
         InvalidInput: names the first field that is wrong, and its range.
         StorageError: the disk is nearly full.
     """
-    if idempotency_key is not None and not 1 <= len(idempotency_key) <= 200:
-        raise InvalidInput("Idempotency-Key", idempotency_key, "1 to 200 characters")
+    _check_key(idempotency_key)
+    context.artifacts.check_room()
+    return _job(context, user, submission, idempotency_key, _sha256(submission))
+
+
+def new_group(context: Context, user: User, submission: GroupSubmission, idempotency_key: str | None) -> NewGroup:
+    """The group that ``submission`` asks for.
+
+    Raises:
+        InvalidInput: names the job and the first field of it that is wrong.
+        StorageError: the disk is nearly full.
+    """
+    _check_key(idempotency_key)
+    _check_text(label=submission.label)
+    context.artifacts.check_room()
+    jobs = []
+    for number, job in enumerate(submission.jobs):
+        try:
+            if job.group is not None:
+                raise InvalidInput("group", job.group, "nothing: these jobs make a group of their own")
+            jobs.append(_job(context, user, job, None, ""))
+        except InvalidInput as error:
+            raise type(error)(f"jobs.{number}.{error.field}", error.got, error.wanted) from None
+    return NewGroup(user.id, jobs, submission.label, idempotency_key, _sha256(submission))
+
+
+def _job(context: Context, user: User, submission: Submission, key: str | None, sha256: str) -> NewJob:
     face = plugins.modality(submission.modality)
     kind = face.format(submission.format) if submission.format is not None else face.formats[0]
-    asked = validate(face, submission.parameters)
+    asked = validate(face, _with_artifacts(face, submission))
     card = context.catalogue.card(asked.model or face.default_model, face.name)
-    resolved = asked.resolved(card)
-    values = resolved.model_dump(mode="json")
-    for field, value in [*values.items(), ("label", submission.label)]:
-        if isinstance(value, str) and "\0" in value:
-            raise InvalidInput(field, value, "text without null characters")
-    context.artifacts.check_room()
+    values = asked.resolved(card).model_dump(mode="json")
+    _check_text(**values, label=submission.label, name=submission.name, group=submission.group)
+    for parent in submission.parents:
+        _check_text(parents=parent.job)
     return NewJob(
         user_id=user.id,
         modality=face.name,
@@ -43,11 +74,61 @@ def new_job(context: Context, user: User, submission: Submission, idempotency_ke
         pool=face.name,
         label=submission.label,
         priority=submission.priority,
-        idempotency_key=idempotency_key,
-        request_sha256=_sha256(submission),
+        run_after=_seconds(submission.run_after) or 0.0,
+        deadline=_deadline(submission),
+        idempotency_key=key,
+        request_sha256=sha256,
+        name=submission.name,
+        parents=[Edge(parent.job, parent.parameter, parent.item) for parent in submission.parents],
+        group_id=submission.group,
     )
 
 
-def _sha256(submission: Submission) -> str:
+def _with_artifacts(face: Modality, submission: Submission) -> dict[str, Any]:
+    """The parameters, with something in the place of every artifact that is still to be made."""
+    values = dict(submission.parameters)
+    for parent in submission.parents:
+        name = parent.parameter
+        if name is None:
+            continue
+        _check_parameter(face, parent, name)
+        if name in values:
+            raise InvalidInput(name, values[name], f"nothing: it takes what job {parent.job} makes")
+        values[name] = SOME_ARTIFACT
+    return values
+
+
+def _check_parameter(face: Modality, parent: Parent, name: str) -> None:
+    known = face.parameters.model_fields
+    if name not in known or name in ("model", "sampler"):
+        wanted = ", ".join(field for field in known if field not in ("model", "sampler"))
+        raise InvalidInput("parents.parameter", name, f"a parameter of {face.name} that takes an artifact: {wanted}")
+
+
+def _deadline(submission: Submission) -> float | None:
+    deadline, now = _seconds(submission.deadline), time.time()
+    if deadline is not None and deadline <= max(now, _seconds(submission.run_after) or now):
+        raise InvalidInput("deadline", str(submission.deadline), "a time in the future, after run_after")
+    return deadline
+
+
+def _seconds(moment: datetime | None) -> float | None:
+    return None if moment is None else moment.timestamp()
+
+
+def _check_key(key: str | None) -> None:
+    if key is not None and not 1 <= len(key) <= 200:
+        raise InvalidInput("Idempotency-Key", key, "1 to 200 characters")
+
+
+def _check_text(**values: Any) -> None:
+    """PostgreSQL takes no null characters."""
+    for field, value in values.items():
+        if isinstance(value, str) and "\0" in value:
+            raise InvalidInput(field, value, "text without null characters")
+
+
+def _sha256(submission: BaseModel) -> str:
     """Of what was asked for, whatever the order of its fields."""
-    return hashlib.sha256(json.dumps(submission.model_dump(mode="json"), sort_keys=True).encode()).hexdigest()
+    asked = submission.model_dump(mode="json", exclude_defaults=True)
+    return hashlib.sha256(json.dumps(asked, sort_keys=True).encode()).hexdigest()

@@ -1,24 +1,27 @@
 """Connections and transactions: short, retried when the database is busy or away, and never half-done.
 
 SQLite runs in WAL mode with ``synchronous=FULL``: a commit that returned survives a power cut. A write takes the write
-lock at its start (``BEGIN IMMEDIATE``), so it never fails half-way for want of it; a read takes none.
+lock at its start (``BEGIN IMMEDIATE``), so it never fails half-way for want of it; a read takes none. Writes that come
+from several threads while one is being synced to disk share the next transaction, each behind a savepoint of its own;
+PostgreSQL does that by itself.
 """
 
 from __future__ import annotations
 
 import random
 import sqlite3
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, RowMapping
-from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from perrin.errors import InvalidInput, StorageError, Unreachable
 
@@ -27,7 +30,26 @@ __all__ = ["Database", "execute", "rows"]
 T = TypeVar("T")
 Values = Mapping[str, Any]
 
+POOL_SIZE = 48
+"""Connections that are kept once they were needed: as many as the gateway has threads. Opening one takes longer than
+most transactions."""
+
 _READS = "perrin_reads"
+
+
+class _Call:
+    """One thread's write, waiting for its turn."""
+
+    def __init__(self, work: Callable[[Connection], Any]) -> None:
+        self.work = work
+        self.over = False
+        self.value: Any = None
+        self.error: BaseException | None = None
+
+    def result(self) -> Any:
+        if self.error is not None:
+            raise self.error
+        return self.value
 
 
 @lru_cache(maxsize=256)
@@ -36,15 +58,19 @@ def _statement(query: str, lists: tuple[str, ...]) -> sa.TextClause:
 
 
 def execute(connection: Connection, query: str, values: Values | Sequence[Values] = ()) -> int:
-    """Run ``query`` for its effect; the number of rows touched."""
-    return connection.execute(_statement(query, ()), values).rowcount
+    """Run ``query`` for its effect; the number of rows touched. Tuples are bound as in `rows`."""
+    lists = _lists(values) if isinstance(values, Mapping) else ()
+    return connection.execute(_statement(query, lists), values).rowcount
 
 
 def rows(connection: Connection, query: str, values: Values | None = None) -> list[RowMapping]:
     """The rows of ``query``. A tuple among ``values`` is bound as a list, for ``IN :name``."""
     values = values or {}
-    lists = tuple(name for name, value in values.items() if isinstance(value, tuple))
-    return list(connection.execute(_statement(query, lists), values).mappings())
+    return list(connection.execute(_statement(query, _lists(values)), values).mappings())
+
+
+def _lists(values: Values) -> tuple[str, ...]:
+    return tuple(name for name, value in values.items() if isinstance(value, tuple))
 
 
 def _on_connect(connection: sqlite3.Connection, _record: object) -> None:
@@ -93,10 +119,12 @@ class Database:
             raise InvalidInput("PERRIN_DATABASE_URL", self.dialect, "sqlite:///PATH or postgresql+psycopg://...")
         self.path = Path(parsed.database) if self.dialect == "sqlite" and parsed.database else None
         self.name = parsed.render_as_string(hide_password=True)
-        self.engine: Engine = sa.create_engine(parsed, pool_size=8, max_overflow=32)
+        self.engine: Engine = sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=16)
         if self.dialect == "sqlite":
             event.listen(self.engine, "connect", _on_connect)
             event.listen(self.engine, "begin", _on_begin)
+        self._gate, self._turn = threading.Lock(), threading.Lock()
+        self._calls: list[_Call] = []
         self._reader = self.engine.execution_options(**{_READS: True})
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -104,7 +132,33 @@ class Database:
 
         ``work`` runs again from its start if the database was busy or away, so it must not mind having run before.
         """
-        return self._patiently(self.engine, work)
+        if self.dialect != "sqlite":
+            return self._patiently(self.engine, work)
+        call = _Call(work)
+        with self._gate:
+            self._calls.append(call)
+        with self._turn:  # whoever gets it first carries out the others' writes too
+            if not call.over:
+                with self._gate:
+                    calls, self._calls = self._calls, []
+                self._together(calls)
+        return cast(T, call.result())
+
+    def _together(self, calls: Sequence[_Call]) -> None:
+        """Several writes in one transaction: one that fails takes nothing but itself back."""
+        try:
+            if len(calls) == 1:
+                calls[0].value = self._patiently(self.engine, calls[0].work)
+            else:
+                self._patiently(self.engine, lambda connection: _each(connection, calls))
+        except BaseException as error:  # of the transaction, so of every write in it
+            for call in calls:
+                call.error = error
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            for call in calls:
+                call.over = True
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """The result of ``work`` on one consistent view of the database."""
@@ -136,6 +190,24 @@ class Database:
                     raise Unreachable(f"the job store {self.name} does not answer: {_line(error)}") from error
             time.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(pause * 2, 1.0)
+
+
+def _each(connection: Connection, calls: Sequence[_Call]) -> None:
+    for call in calls:
+        call.value, call.error = None, None
+        savepoint = connection.begin_nested()
+        try:
+            call.value = call.work(connection)
+        except DBAPIError as error:
+            if not isinstance(error, IntegrityError):
+                raise
+            call.error = error
+        except Exception as error:
+            call.error = error
+        if call.error is None:
+            savepoint.commit()
+        else:
+            savepoint.rollback()
 
 
 def _disk_full(error: DBAPIError) -> bool:

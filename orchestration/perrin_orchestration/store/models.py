@@ -9,9 +9,26 @@ from __future__ import annotations
 from sqlalchemy import BigInteger, Double, ForeignKey, Index, Integer, MetaData, String, Text, UniqueConstraint, text
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
-__all__ = ["ApiKeyRow", "ArtifactRow", "Base", "EventRow", "JobRow", "OutboxRow", "UserRow", "WorkerRow"]
+__all__ = [
+    "ApiKeyRow",
+    "ArtifactRow",
+    "Base",
+    "EdgeRow",
+    "EventRow",
+    "GroupRow",
+    "JobRow",
+    "OutboxRow",
+    "PoolRow",
+    "UserRow",
+    "WorkerRow",
+]
 
 _Serial = BigInteger().with_variant(Integer, "sqlite")
+
+
+def _partial(name: str, *columns: str, where: str, unique: bool = False) -> Index:
+    """An index of the rows that one kind of statement is about, which are few."""
+    return Index(name, *columns, unique=unique, sqlite_where=text(where), postgresql_where=text(where))
 
 
 class Base(DeclarativeBase):
@@ -29,13 +46,20 @@ class Base(DeclarativeBase):
 
 
 class UserRow(Base):
-    """Somebody who owns jobs."""
+    """Somebody who owns jobs; with the account that shares GPUs fairly."""
 
     __tablename__ = "users"
 
     id: Mapped[str] = mapped_column(String(32), primary_key=True)
     name: Mapped[str] = mapped_column(String(200), unique=True)
     created_at: Mapped[float]
+    operator: Mapped[bool] = mapped_column(server_default=text("false"))
+    share: Mapped[float] = mapped_column(server_default="1")
+    used: Mapped[float] = mapped_column(server_default="0")
+    typical: Mapped[float] = mapped_column(server_default="1")
+    active: Mapped[bool] = mapped_column(server_default=text("false"))
+
+    __table_args__ = (_partial("users_active_ix", "id", where="active"),)
 
 
 class ApiKeyRow(Base):
@@ -69,13 +93,15 @@ class JobRow(Base):
     idempotency_key: Mapped[str | None] = mapped_column(String(200))
     request_sha256: Mapped[str] = mapped_column(String(64))
     group_id: Mapped[str | None] = mapped_column(String(32))
-    parents: Mapped[str] = mapped_column(server_default="[]")
+    name: Mapped[str | None] = mapped_column(String(64))
+    retry_of: Mapped[str | None] = mapped_column(String(32))
     parents_left: Mapped[int] = mapped_column(server_default="0")
 
     pool: Mapped[str] = mapped_column(String(64))
     priority: Mapped[int]
     run_after: Mapped[float]
     deadline: Mapped[float | None]
+    rank: Mapped[float] = mapped_column(server_default="0")
 
     state: Mapped[str] = mapped_column(String(16))
     cancel_requested: Mapped[bool] = mapped_column(server_default=text("false"))
@@ -85,6 +111,8 @@ class JobRow(Base):
     lease_until: Mapped[float | None]
     attempts: Mapped[int] = mapped_column(server_default="0")
     crashes: Mapped[int] = mapped_column(server_default="0")
+    retries: Mapped[int] = mapped_column(server_default="0")
+    gpu_seconds: Mapped[float] = mapped_column(server_default="0")
 
     stage: Mapped[str | None] = mapped_column(String(16))
     done: Mapped[int] = mapped_column(server_default="0")
@@ -103,22 +131,61 @@ class JobRow(Base):
     __table_args__ = (
         UniqueConstraint("user_id", "idempotency_key", name="jobs_idempotency_key"),
         Index("jobs_user_ix", "user_id", "number"),
-        Index(
-            "jobs_queue_ix",
-            text("priority DESC"),
-            "number",
-            "pool",
-            sqlite_where=text("state = 'queued'"),
-            postgresql_where=text("state = 'queued'"),
-        ),
-        Index(
-            "jobs_lease_ix",
-            "owner",
-            "lease_until",
-            sqlite_where=text("owner IS NOT NULL"),
-            postgresql_where=text("owner IS NOT NULL"),
-        ),
+        _partial("jobs_live_ix", "pool", "state", "created_at", where="finished_at IS NULL"),
+        _partial("jobs_queue_ix", "pool", "user_id", "rank", "number", where="state = 'queued'"),
+        _partial("jobs_due_ix", "run_after", where="state = 'waiting' AND parents_left = 0"),
+        _partial("jobs_deadline_ix", "deadline", where="deadline IS NOT NULL AND finished_at IS NULL"),
+        _partial("jobs_lease_ix", "lease_until", where="owner IS NOT NULL"),
+        _partial("jobs_owner_ix", "owner", where="owner IS NOT NULL"),
+        _partial("jobs_held_ix", "user_id", where="owner IS NOT NULL"),
+        _partial("jobs_dead_ix", "user_id", "number", where="state IN ('failed', 'quarantined')"),
+        _partial("jobs_group_ix", "group_id", "number", where="group_id IS NOT NULL"),
+        _partial("jobs_retry_ix", "retry_of", where="retry_of IS NOT NULL", unique=True),
+        _partial("jobs_finished_ix", "finished_at", "state", "pool", "created_at", where="finished_at IS NOT NULL"),
     )
+
+
+class GroupRow(Base):
+    """Jobs that were submitted together."""
+
+    __tablename__ = "groups"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    label: Mapped[str]
+    idempotency_key: Mapped[str | None] = mapped_column(String(200))
+    request_sha256: Mapped[str] = mapped_column(String(64))
+    created_at: Mapped[float]
+
+    __table_args__ = (
+        UniqueConstraint("user_id", "idempotency_key", name="groups_idempotency_key"),
+        Index("groups_user_ix", "user_id", "created_at", "id"),
+    )
+
+
+class EdgeRow(Base):
+    """A child waits for a parent; ``parameter`` of the child takes the id of the parent's artifact number ``item``."""
+
+    __tablename__ = "edges"
+
+    child_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    number: Mapped[int] = mapped_column(primary_key=True)
+    parent_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"))
+    parameter: Mapped[str | None] = mapped_column(String(64))
+    item: Mapped[int]
+
+    __table_args__ = (Index("edges_parent_ix", "parent_id"),)
+
+
+class PoolRow(Base):
+    """A pool of workers: open, paused or draining, and why."""
+
+    __tablename__ = "pools"
+
+    name: Mapped[str] = mapped_column(String(64), primary_key=True)
+    state: Mapped[str] = mapped_column(String(16))
+    reason: Mapped[str]
+    changed_at: Mapped[float]
 
 
 class OutboxRow(Base):
@@ -130,6 +197,8 @@ class OutboxRow(Base):
     pool: Mapped[str] = mapped_column(String(64))
     job_id: Mapped[str] = mapped_column(String(32))
     created_at: Mapped[float]
+
+    __table_args__ = (Index("outbox_pool_ix", "pool", "id"),)
 
 
 class ArtifactRow(Base):
@@ -165,6 +234,10 @@ class EventRow(Base):
     done: Mapped[int]
     total: Mapped[int]
     message: Mapped[str]
+    epoch: Mapped[int] = mapped_column(server_default="0")
+    owner: Mapped[str | None] = mapped_column(String(32))
+    worker: Mapped[str | None] = mapped_column(String(32))
+    error_kind: Mapped[str | None] = mapped_column(String(32))
 
 
 class WorkerRow(Base):
@@ -181,8 +254,10 @@ class WorkerRow(Base):
     models: Mapped[str]
     drain: Mapped[bool] = mapped_column(server_default=text("false"))
     started_at: Mapped[float]
-    seen_at: Mapped[float]
+    seen_at: Mapped[float] = mapped_column(index=True)
     finished_jobs: Mapped[int]
     memory_mb: Mapped[float | None]
     cpu_percent: Mapped[float | None]
     gpu_percent: Mapped[float | None]
+
+    __table_args__ = (Index("workers_started_ix", "started_at", "id"),)

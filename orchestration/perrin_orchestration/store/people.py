@@ -8,12 +8,13 @@ import secrets
 import uuid
 from collections.abc import Callable
 
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, RowMapping
 
-from perrin.errors import NotAllowed
-from perrin_orchestration.store import queries, rows
+from perrin.errors import InvalidInput, NotAllowed, NotFound
+from perrin_orchestration.store import rows
 from perrin_orchestration.store.database import Database, execute
-from perrin_orchestration.store.values import User
+from perrin_orchestration.store.queries import people as queries
+from perrin_orchestration.store.values import Account, User
 
 __all__ = ["People", "new_api_key"]
 
@@ -34,13 +35,17 @@ class People:
         self._database = database
         self._clock = clock
 
-    def add(self, name: str) -> User:
-        """The user called ``name``, made if there is none yet."""
+    def add(self, name: str, *, operator: bool = False) -> User:
+        """The user called ``name``, made if there is none yet; ``operator`` also lets them look after pools."""
         values = {"id": uuid.uuid4().hex, "name": name, "now": self._clock()}
 
         def work(connection: Connection) -> User:
             execute(connection, queries.INSERT_USER, values)
-            return User(**rows.select(connection, queries.USER_BY_NAME, {"name": name})[0])
+            user = _user(rows.select(connection, queries.USER_BY_NAME, {"name": name})[0])
+            if operator and not user.operator:
+                execute(connection, queries.MAKE_OPERATOR, {"id": user.id})
+                return User(user.id, user.name, True)
+            return user
 
         return self._database.write(work)
 
@@ -63,5 +68,29 @@ class People:
         digest = _sha256(key)
         for row in self._database.read(lambda c: rows.select(c, queries.KEY, {"sha256": digest})):
             if hmac.compare_digest(row["sha256"], digest):
-                return User(row["id"], row["name"])
+                return _user(row)
         raise NotAllowed("the API key is not known here: set PERRIN_API_KEY to the key that `perrin up` wrote")
+
+    # --- accounts -----------------------------------------------------------------------------------------------------
+
+    def share(self, name: str, share: float) -> None:
+        """Give a user ``share`` times the GPU-seconds of a user with share 1, while both have work.
+
+        Raises:
+            InvalidInput: not a number from 0.01 to 100.
+            NotFound: there is no such user.
+        """
+        if not 0.01 <= share <= 100:
+            raise InvalidInput("share", share, "a number from 0.01 to 100")
+        values = {"name": name, "share": share}
+        if not self._database.write(lambda c: rows.select(c, queries.SET_SHARE, values)):
+            raise NotFound(f"there is no user {name[:40]!r}")
+
+    def accounts(self) -> tuple[Account, ...]:
+        """Every user's share, and what they have had."""
+        found = self._database.read(lambda c: rows.select(c, queries.ACCOUNTS))
+        return tuple(Account(row["name"], row["share"], row["used"], bool(row["active"])) for row in found)
+
+
+def _user(row: RowMapping) -> User:
+    return User(row["id"], row["name"], bool(row["operator"]))

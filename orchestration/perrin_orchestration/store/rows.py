@@ -11,21 +11,40 @@ from sqlalchemy.engine import RowMapping
 
 from perrin.wire import JobState
 from perrin_orchestration.store.database import rows as select
-from perrin_orchestration.store.values import Artifact, Event, Job, LeaseRef, NewArtifact, NewJob, Worker
+from perrin_orchestration.store.values import (
+    Artifact,
+    Edge,
+    Event,
+    Group,
+    Job,
+    LeaseRef,
+    NewArtifact,
+    NewJob,
+    Pool,
+    Worker,
+)
 
 __all__ = [
+    "AGEING_SECONDS",
     "artifact",
     "artifact_values",
+    "edge_values",
     "event",
     "event_of",
     "first_event",
+    "group",
     "job",
     "job_values",
     "pattern",
+    "pool",
     "ref",
     "select",
+    "to_json",
     "worker",
 ]
+
+AGEING_SECONDS = 60.0
+"""A job gains one point of priority for each of these that it has waited longer than another."""
 
 _JOB_FIELDS = tuple(name for name in Job.__slots__ if name not in ("parameters", "state", "cancel_requested", "user"))
 
@@ -59,6 +78,16 @@ def event(row: RowMapping) -> Event:
     return Event(**{**row, "state": JobState(row["state"])})
 
 
+def group(row: RowMapping, states: Mapping[str, int]) -> Group:
+    """A row of ``groups``."""
+    return Group(row["id"], row["label"], row["created_at"], states)
+
+
+def pool(row: RowMapping, states: Mapping[str, int]) -> Pool:
+    """A row of ``pools``."""
+    return Pool(row["name"], row["state"], row["reason"], row["changed_at"], states)
+
+
 def worker(row: RowMapping, jobs: tuple[str, ...]) -> Worker:
     """A row of ``workers``."""
     values = dict(row)
@@ -83,6 +112,10 @@ def event_of(row: RowMapping, kind: str, message: str, now: float) -> dict[str, 
         "done": row["done"],
         "total": row["total"],
         "message": message,
+        "epoch": row["epoch"],
+        "owner": row["owner"],
+        "worker": row["worker"],
+        "error_kind": row["error_kind"],
     }
 
 
@@ -93,31 +126,59 @@ def pattern(text: str) -> str:
 
 
 def job_values(new: NewJob, now: float) -> dict[str, Any]:
-    """What is stored of a job that is submitted at ``now``, under a fresh id."""
+    """What is stored of a job that is submitted at ``now``, under a fresh id.
+
+    Its rank is the moment from which it may run, moved forward by `AGEING_SECONDS` a point of priority. Ranks do not
+    change, and yet a job gains a point on those that come after it with every `AGEING_SECONDS` that it waits.
+    """
     words = [new.label, new.model, *(v for v in new.parameters.values() if isinstance(v, str))]
+    waits = bool(new.parents) or new.run_after > now
     return {
         "id": uuid.uuid4().hex,
         "user_id": new.user_id,
         "modality": new.modality,
         "model": new.model,
-        "parameters": json.dumps(dict(new.parameters), ensure_ascii=False, allow_nan=False),
+        "parameters": to_json(new.parameters),
         "format": new.format,
         "label": new.label,
         "search": "\n".join(words).lower(),
         "idempotency_key": new.idempotency_key,
         "request_sha256": new.request_sha256,
+        "group_id": new.group_id,
+        "name": new.name,
+        "retry_of": None,
+        "parents_left": len(new.parents),
         "pool": new.pool,
         "priority": new.priority,
         "run_after": new.run_after,
         "deadline": new.deadline,
+        "rank": max(now, new.run_after) - AGEING_SECONDS * new.priority,
+        "state": "waiting" if waits else "queued",
         "now": now,
     }
 
 
 def first_event(values: Mapping[str, Any]) -> dict[str, Any]:
     """The event that begins the history of a job with these `job_values`."""
-    event = {"job_id": values["id"], "number": 1, "at": values["now"], "kind": "state", "state": "queued"}
-    return event | {"stage": None, "done": 0, "total": 0, "message": ""}
+    event = {"job_id": values["id"], "number": 1, "at": values["now"], "kind": "state", "state": values["state"]}
+    event |= {"stage": None, "done": 0, "total": 0, "epoch": 0, "owner": None, "worker": None, "error_kind": None}
+    return event | {"message": "" if values["retry_of"] is None else f"another try of job {values['retry_of']}"}
+
+
+def edge_values(child_id: str, number: int, parent_id: str, edge: Edge) -> dict[str, Any]:
+    """What is stored of a dependency."""
+    return {
+        "child_id": child_id,
+        "number": number,
+        "parent_id": parent_id,
+        "parameter": edge.parameter,
+        "item": edge.item,
+    }
+
+
+def to_json(values: Mapping[str, Any]) -> str:
+    """JSON text, as the store keeps it."""
+    return json.dumps(dict(values), ensure_ascii=False, allow_nan=False)
 
 
 def artifact_values(job_id: str, number: int, item: NewArtifact, now: float) -> dict[str, Any]:

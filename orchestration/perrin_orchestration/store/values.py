@@ -9,14 +9,20 @@ from typing import Any
 from perrin.wire import JobState
 
 __all__ = [
+    "Account",
     "Artifact",
     "CancelRequested",
+    "Done",
+    "Edge",
     "Event",
+    "Group",
     "Job",
     "LeaseRef",
     "Move",
     "NewArtifact",
+    "NewGroup",
     "NewJob",
+    "Pool",
     "StaleLease",
     "User",
     "Worker",
@@ -55,6 +61,21 @@ class LeaseRef:
 
 
 @dataclass(frozen=True, slots=True)
+class Edge:
+    """What a job waits for, and what it takes from it.
+
+    Attributes:
+        parent: id of the job to wait for; within a group being submitted also its name.
+        parameter: the parameter that takes the id of the parent's artifact; None waits and takes nothing.
+        item: which of the parent's artifacts, from 0.
+    """
+
+    parent: str
+    parameter: str | None = None
+    item: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class NewJob:
     """A job to be submitted.
 
@@ -63,11 +84,14 @@ class NewJob:
         modality, model, parameters, format: what to make; parameters are resolved, so they alone reproduce it.
         pool: the workers that may claim it.
         label: the user's own note.
-        priority: higher runs earlier.
+        priority: higher runs earlier among the jobs of one user.
         run_after: not before this time, in seconds since 1970.
-        deadline: fails if still queued at this time.
+        deadline: it fails if it has not ended by this time.
         idempotency_key: a second submit by this user with the same key returns the first one's job.
         request_sha256: hash of the request as sent, to tell a repeat from another request under the same key.
+        name: what it is called within its group.
+        parents: what it waits for.
+        group_id: a group of the same user that it is added to.
     """
 
     user_id: str
@@ -82,6 +106,27 @@ class NewJob:
     deadline: float | None = None
     idempotency_key: str | None = None
     request_sha256: str = ""
+    name: str | None = None
+    parents: Sequence[Edge] = ()
+    group_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class NewGroup:
+    """A group to be submitted.
+
+    Attributes:
+        user_id: whose it is; every job's too.
+        jobs: at least one; their `Edge.parent` may be the name of another of them.
+        label: the user's own note.
+        idempotency_key, request_sha256: as of a job.
+    """
+
+    user_id: str
+    jobs: Sequence[NewJob]
+    label: str = ""
+    idempotency_key: str | None = None
+    request_sha256: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +138,10 @@ class Job:
         id: 32 hex digits.
         user_id, user: whose it is, by id and by name.
         modality, model, parameters, format: what to make.
-        label, pool, priority, run_after, deadline: see `NewJob`.
+        label, pool, priority, run_after, deadline: see `NewJob`; a job that is tried again has a later `run_after`.
+        group_id, name: the group that it belongs to, and what it is called there.
+        retry_of: the job that this one is another try of.
+        rank: its place among its user's jobs of a pool: lower runs earlier.
         state: where in its life the job is.
         cancel_requested: somebody asked it to stop.
         epoch: how often it has been claimed.
@@ -102,10 +150,12 @@ class Job:
         lease_until: when the present lease ends, or None.
         attempts: how often it was started.
         crashes: how often the process that ran it died.
+        retries: how often it was tried again after failing.
+        gpu_seconds: seconds of a device that it has taken, in all attempts.
         stage, done, total: the last progress known; stage is None before any.
         event_count: number of the last event.
         saved_sha256: hash of the last saved sampler state, or None.
-        error_kind, error_message: why it did not succeed.
+        error_kind, error_message: why it did not succeed; before its end, why it is tried again.
         created_at, started_at, finished_at: seconds since 1970.
         request_sha256: see `NewJob`.
     """
@@ -119,10 +169,14 @@ class Job:
     parameters: Mapping[str, Any]
     format: str
     label: str
+    group_id: str | None
+    name: str | None
+    retry_of: str | None
     pool: str
     priority: int
     run_after: float
     deadline: float | None
+    rank: float
     state: JobState
     cancel_requested: bool
     epoch: int
@@ -131,6 +185,8 @@ class Job:
     lease_until: float | None
     attempts: int
     crashes: int
+    retries: int
+    gpu_seconds: float
     stage: str | None
     done: int
     total: int
@@ -174,6 +230,14 @@ class NewArtifact:
 
 
 @dataclass(frozen=True, slots=True)
+class Done:
+    """A job that has come to its end well: its lease, and its result files."""
+
+    lease: LeaseRef
+    artifacts: Sequence[NewArtifact] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Artifact:
     """A committed result file."""
 
@@ -189,7 +253,7 @@ class Artifact:
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """Something that happened to a job."""
+    """Something that happened to a job; ``owner`` held it then, under ``epoch``, or None did."""
 
     job_id: str
     number: int
@@ -200,14 +264,58 @@ class Event:
     done: int
     total: int
     message: str
+    epoch: int
+    owner: str | None
+    worker: str | None
+    error_kind: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Group:
+    """Jobs that were submitted together; ``states`` counts them by state."""
+
+    id: str
+    label: str
+    created_at: float
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Pool:
+    """A pool of workers.
+
+    Attributes:
+        name: what workers and jobs call it.
+        state: ``open``, ``paused`` (nothing is claimed) or ``draining`` (nothing is submitted).
+        reason: why, in somebody's words.
+        changed_at: since when.
+        states: how many of its jobs are in each state before an end.
+    """
+
+    name: str
+    state: str
+    reason: str
+    changed_at: float
+    states: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """What a user has had of the GPUs: ``used`` are GPU-seconds divided by ``share``."""
+
+    user: str
+    share: float
+    used: float
+    active: bool
 
 
 @dataclass(frozen=True, slots=True)
 class User:
-    """Somebody who owns jobs."""
+    """Somebody who owns jobs; an operator may also pause, drain and resume pools."""
 
     id: str
     name: str
+    operator: bool = False
 
 
 @dataclass(frozen=True, slots=True)

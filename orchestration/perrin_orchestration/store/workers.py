@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 
-from perrin_orchestration.store import queries, rows
+from perrin_orchestration.store import rows
 from perrin_orchestration.store.database import Database, execute
+from perrin_orchestration.store.queries import people as queries
 from perrin_orchestration.store.values import Worker
 
 __all__ = ["FORGET_SECONDS", "LOST_SECONDS", "Workers"]

@@ -35,6 +35,19 @@ Priority = Annotated[
     int | None, typer.Option("--priority", help="-100 to 100; higher runs earlier.", metavar="INTEGER")
 ]
 Label = Annotated[str | None, typer.Option("--label", help="A note of your own, searchable.", metavar="TEXT")]
+RunAfter = Annotated[
+    str | None, typer.Option("--run-after", help="Not before: 10m, 2h, 1d from now, or a time.", metavar="TIME")
+]
+Deadline = Annotated[
+    str | None, typer.Option("--deadline", help="It fails if it has not ended by then.", metavar="TIME")
+]
+Parents = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--parent", help="A job to wait for; parameter NAME takes its artifact's id.", metavar="ID[:PARAMETER]"
+    ),
+]
+Group = Annotated[str | None, typer.Option("--group", help="Id of the group to add it to.", metavar="ID")]
 Key = Annotated[
     str | None,
     typer.Option("--idempotency-key", help="Submitting twice under one key makes one job.", metavar="TEXT"),
@@ -115,6 +128,7 @@ def _submit_command(name: str) -> Callable[..., None]:
         f"{summary}\n\nThe job runs on the platform. Prints its id, or with --out the files. Item i uses seed + i."
     )
     own = {"out_": Where, "wait_": Wait, "format_": FormatName, "priority_": Priority, "label_": Label, "key_": Key}
+    own |= {"run_after_": RunAfter, "deadline_": Deadline, "parents_": Parents, "group_": Group}
     return with_options(run, fields, own)
 
 
@@ -133,6 +147,13 @@ def _remote(name: str) -> tuple[str, dict[str, Any]]:
     return there[name].summary, there[name].parameters
 
 
+def _parent(text: str) -> Any:
+    from perrin.wire import Parent
+
+    job, _, parameter = text.partition(":")
+    return Parent(job=job, parameter=parameter or None)
+
+
 def _submit(
     modality: str,
     parameters: dict[str, Any],
@@ -142,8 +163,13 @@ def _submit(
     priority: int | None,
     label: str | None,
     key: str | None,
+    run_after: str | None,
+    deadline: str | None,
+    parents: list[str] | None,
+    group: str | None,
 ) -> None:
     from perrin.client import Client
+    from perrin.commands.times import moment
     from perrin.files import check_target
 
     if out is not None:
@@ -156,6 +182,10 @@ def _submit(
             format=format,
             priority=priority or 0,
             label=label or "",
+            run_after=moment("run-after", run_after),
+            deadline=moment("deadline", deadline),
+            parents=[_parent(text) for text in parents or ()],
+            group=group,
             idempotency_key=key,
             **parameters,
         )
