@@ -26,7 +26,7 @@ TITLES = {
 }
 README_PROMPTS = (
     "a red apple", "rocket", "smiling face with sunglasses", "blue fish",
-    "pizza", "snowman", "purple cat", "hot air balloon",
+    "pizza", "snowman", "purple cat", "guitar",
     "blue heart", "evergreen tree", "automobile", "strawberry",
     "cat face", "alarm clock", "penguin", "green apple",
 )  # fmt: skip
