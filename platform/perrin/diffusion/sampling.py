@@ -194,7 +194,8 @@ class Run:
         """Take the answers to `request` and write the registers.
 
         Raises:
-            SamplingError: the network returned another shape, or numbers that are not finite.
+            SamplingError: the network returned another shape; or, at a row since the last look (one in eight), numbers
+                that are not finite. It names the row.
         """
         x, t = evaluation.x, evaluation.point.t
         estimate, direction, memory = self.guidance.combine([o.clean for o in outputs], x, t, self._memory)
