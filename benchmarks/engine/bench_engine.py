@@ -166,7 +166,7 @@ def bare(network: Callable[[int], object], sizes: Sequence[int], rounds: int) ->
     return {size: statistics.median(times) for size, times in seen.items()}
 
 
-def mixed(size: int, shorter: int, rounds: int = 2) -> Spec:
+def mixed(size: int, shorter: int, rounds: int = 3) -> Spec:
     """32 unlike requests that arrive over time: together, one by one, and through diffusers one by one."""
     plugin.install(HOME, "unet")
     wanted = specs_of(size, shorter)
@@ -220,6 +220,7 @@ def mixed(size: int, shorter: int, rounds: int = 2) -> Spec:
         warm.admit(Request("warm", "bench", {"seed": 0, "steps": 2, "size": size}, "bin"))
         drain(warm)
     diffusers(wanted[0] | {"steps": 2})
+    plugin.UnetRuntime.sizes.clear()
     seconds_one, ends_one = one_by_one(single)
     alone_sizes = [*plugin.UnetRuntime.sizes]
     plugin.UnetRuntime.sizes.clear()
@@ -244,7 +245,6 @@ def mixed(size: int, shorter: int, rounds: int = 2) -> Spec:
     for b, seconds in curve.items():
         for _ in range(3):
             bare_curve.note(b, seconds)
-    alone_sizes = alone_sizes[2:]  # the warm one's
     gain_bare = sum(map(bare_curve.seconds, alone_sizes)) / sum(map(bare_curve.seconds, counts))
     best = {name: statistics.median(found) for name, found in times.items()}
     return {
