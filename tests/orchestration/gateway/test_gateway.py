@@ -6,7 +6,7 @@ import json
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,31 +18,6 @@ from perrin import wire
 from perrin.settings import Settings
 from perrin_orchestration.gateway.answers import MAX_BODY
 from perrin_orchestration.store import JobStore
-
-
-@pytest.fixture(scope="module")
-def served(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
-    yield from serve(Settings(home=tmp_path_factory.mktemp("home"), min_free_mb=0))
-
-
-@pytest.fixture
-def ann(served: Served) -> Iterator[httpx.Client]:
-    with served.client("ann") as client:
-        yield client
-
-
-@pytest.fixture
-def bob(served: Served) -> Iterator[httpx.Client]:
-    with served.client("bob") as client:
-        yield client
-
-
-@pytest.fixture(autouse=True)
-def empty_queue(served: Served) -> Iterator[None]:
-    yield
-    while jobs := served.store.claim("cleaner", "w", ["dots"], 10, 30.0):
-        for job in jobs:
-            served.store.fail(job.lease, "invalid", "left over")
 
 
 def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> None:
