@@ -62,12 +62,7 @@ class Supervisor:
         self._settings, self._store = settings, store
         self._pools = tuple(pools)
         self._devices = tuple(devices)
-        environment = dict(os.environ, PERRIN_HOME=str(settings.home_path))
-        if settings.threads:
-            environment["OMP_NUM_THREADS"] = str(settings.threads)
-        self._engines = [
-            EngineHandle(self.id, device, self._pools, settings.lease_seconds, environment) for device in devices
-        ]
+        self._engines = [EngineHandle(self.id, device, self._pools, settings.lease_seconds) for device in devices]
         self._artifacts = ArtifactStore(settings.artifacts_path)
         self._hint_in, self._hint_out = socket.socketpair()
         self._hint_out.setblocking(False)
@@ -168,10 +163,10 @@ class Supervisor:
     def _bury(self) -> None:
         """Notice engines that died or hang; give their jobs back at once and start them again."""
         for engine in self._engines:
-            if engine.process.poll() is None and engine.hangs:
+            if not engine.ended and engine.hangs:
                 _log.error("engine hangs", owner=engine.owner, seconds=engine.allowance)
                 engine.kill()
-            if engine.process.poll() is not None and engine.spawn_at == 0.0:
+            if engine.ended and engine.spawn_at == 0.0:
                 engine.hear()
                 tell = _log.info if self._drain_until else _log.error
                 tell("engine ended", owner=engine.owner, how=engine.epitaph, jobs=[*engine.jobs])
@@ -270,7 +265,7 @@ class Supervisor:
         self._drain_said = True
 
     def _alive(self) -> list[EngineHandle]:
-        return [engine for engine in self._engines if engine.spawn_at == 0.0 and engine.process.poll() is None]
+        return [engine for engine in self._engines if engine.spawn_at == 0.0 and not engine.ended]
 
     def _on_hint(self, pool: str) -> None:
         """Runs in Celery's thread."""
@@ -315,6 +310,9 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
         SchemaMismatch: the store is not one for this Perrin.
     """
     logs.configure(settings.log_level, process="worker")
+    os.environ.update(PERRIN_HOME=str(settings.home_path), PERRIN_POOLS=",".join(pools))  # for the engines
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     store = JobStore(settings.store_url, patience=2.0)
     schema.check(store.database)
     supervisor = Supervisor(settings, store, on, pools)

@@ -80,7 +80,7 @@ class Time:
 
 @pytest.fixture
 def handle(clockwork: Time) -> EngineHandle:
-    made = EngineHandle("w", "cpu", ("dots",), 30.0, {}, clockwork)
+    made = EngineHandle("w", "cpu", ("dots",), 30.0, clockwork)
     made.owner, made.jobs, made.models, made.turn, made.stage, made.ready = "o", {}, (), (), "", True
     made._began = made._moved = made._renewed = clockwork()
     return made
