@@ -243,6 +243,11 @@ class EngineHandle:
     # --- death --------------------------------------------------------------------------------------------------------
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid or 0
+
+    @property
     def ended(self) -> bool:
         """The process is no more."""
         return self.process.exitcode is not None

@@ -227,7 +227,7 @@ class Supervisor:
         if state == self._state and not self._report.due():
             return
         self._state = state
-        usage = self._telemetry.usage([os.getpid(), *(engine.process.pid for engine in self._alive())])
+        usage = self._telemetry.usage([os.getpid(), *(engine.pid for engine in self._alive())])
         me = Worker(
             id=self.id,
             host=socket.gethostname(),
