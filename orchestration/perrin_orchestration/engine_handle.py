@@ -90,6 +90,7 @@ class EngineHandle:
         self.owner = uuid.uuid4().hex
         self.jobs: dict[str, Tracked] = {}
         self.models: tuple[str, ...] = ()
+        self.elsewhere: frozenset[str] = frozenset()
         self.turn: tuple[str, ...] = ()
         self.stage = ""
         self.ready = False

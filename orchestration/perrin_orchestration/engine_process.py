@@ -26,7 +26,7 @@ from perrin.settings import Settings
 from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel, Closed
-from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease
+from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease, Warmth
 
 __all__ = ["EngineProcess", "Identity", "error_kind", "main"]
 
@@ -101,6 +101,7 @@ class EngineProcess:
         self._look_at = 0.0
         self._drain_until: float | None = None
         self._models: tuple[str, ...] = ()
+        self._elsewhere: frozenset[str] = frozenset()
         engine.report = self._report
 
     def run(self) -> None:
@@ -129,6 +130,8 @@ class EngineProcess:
                     self._look_at = 0.0
                 case "drain":
                     self.drain()
+                case "elsewhere":
+                    self._elsewhere = frozenset(message["models"])
                 case "cancel":
                     self._cancel(message["id"], message["epoch"])
                 case "abandon":
@@ -157,9 +160,9 @@ class EngineProcess:
             self._channel.send({"is": "alive"})
         try:
             self._artifacts.check_room()
-            jobs = self._store.claim(
-                self._me.owner, self._me.worker, self._me.pools, self._engine.free, self._settings.lease_seconds
-            )
+            who, free, lease = self._me, self._engine.free, self._settings.lease_seconds
+            warmth = Warmth(frozenset(name.partition("@")[0] for name in self._engine.loaded), self._elsewhere)
+            jobs = self._store.claim(who.owner, who.worker, who.pools, free, lease, warmth)
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
             self._look_at = self._clock() + 5.0

@@ -245,6 +245,17 @@ class Supervisor:
         )
         if self._store.workers.seen(me):
             self.drain()
+        self._tell_warm()
+
+    def _tell_warm(self) -> None:
+        """Tell the engines which models others have in memory that have nothing to do."""
+        warm, alive = self._store.workers.warm(self.id), self._alive()
+        for engine in alive:
+            beside = (other.models for other in alive if other is not engine and not other.jobs)
+            models = warm.union(*beside)
+            if models != engine.elsewhere:
+                engine.elsewhere = models
+                engine.tell({"do": "elsewhere", "models": sorted(models)})
 
     def _how(self) -> str:
         if self._drain_until is not None:

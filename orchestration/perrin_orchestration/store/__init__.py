@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perrin_orchestration.store.claiming import Warmth
 from perrin_orchestration.store.jobs import JobStore
 from perrin_orchestration.store.values import (
     Account,
@@ -41,5 +42,6 @@ __all__ = [
     "Pool",
     "StaleLease",
     "User",
+    "Warmth",
     "Worker",
 ]
