@@ -30,6 +30,9 @@ from perrin_orchestration.transport import HintReceiver, HintSender, make_app
 
 __all__ = ["Supervisor", "devices", "run"]
 
+CALL_SECONDS, CALLS = 10.0, 3
+"""The worker calls itself through the broker this often, and listens anew after so many calls that it has not heard."""
+
 _log = structlog.get_logger("perrin.supervisor")
 
 
@@ -75,7 +78,7 @@ class Supervisor:
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
-        self._account, self._clean = _Every(1.0), _Every(60.0)
+        self._account, self._clean, self._call = _Every(1.0), _Every(60.0), _Every(CALL_SECONDS)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -96,6 +99,8 @@ class Supervisor:
                     self._duty(self._bring_back)
                 if self._account.due():
                     self._duty(self._charge)
+                if self._call.due():
+                    self._duty(self._hear)
                 if self._clean.due():
                     self._duty(self._clean_up)
                 self._duty(self._tell_how)
@@ -208,6 +213,13 @@ class Supervisor:
         self._sender.flush()
         for pool in self._store.queued_pools():
             self._sender.send(pool)
+
+    def _hear(self) -> None:
+        """Start listening again if hints are sent and not heard. Jobs wait for it no longer than for a lost hint."""
+        if self._receiver.unheard >= CALLS:
+            _log.error("hints are not heard, listens anew", calls=self._receiver.unheard)
+            self._receiver.restart()
+        self._receiver.call()
 
     def _charge(self) -> None:
         """Put the seconds that the devices worked on the accounts of jobs and users."""

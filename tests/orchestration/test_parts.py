@@ -195,6 +195,40 @@ def test_a_hint_travels_through_the_folder_broker_and_raises_the_flag(tmp_path: 
     app.close()
 
 
+def test_a_worker_that_stopped_consuming_finds_out_and_listens_anew(tmp_path: Path) -> None:
+    app, name, heard = make_app(Settings(home=tmp_path)), "perrin@deaf", threading.Event()
+    sender = HintSender(app, Outbox())
+    receiver = HintReceiver(app, name, ["dots"], lambda _pool: heard.set())
+    receiver.start()
+    sender.send("dots")
+    assert heard.wait(15)
+
+    def called() -> bool:
+        receiver.call()
+        end = time.monotonic() + 3
+        while receiver.unheard and time.monotonic() < end:
+            time.sleep(0.02)
+        return receiver.unheard == 0
+
+    assert called()
+    for queue in ("perrin.dots", f"perrin.worker.{name}"):  # as an operator's slip would, from outside
+        app.control.cancel_consumer(queue, destination=[name])
+    end = time.monotonic() + 10
+    while called():
+        assert time.monotonic() < end, "the consumer was not cancelled"
+    assert not called()
+    assert receiver.unheard == 2
+    heard.clear()
+    sender.send("dots")
+    assert not heard.wait(1)
+    receiver.restart()
+    assert heard.wait(5), "the hint that waited is heard"
+    assert called()
+    receiver.stop()
+    receiver.join()
+    app.close()
+
+
 def test_a_broker_that_is_away_leaves_the_hint_in_the_outbox() -> None:
     outbox = Outbox()
     sender = HintSender(make_app(Settings(broker_url="redis://127.0.0.1:9/0")), outbox)
