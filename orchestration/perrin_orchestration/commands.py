@@ -90,16 +90,15 @@ def worker(
     """Run a worker in this process: it claims jobs from the store and runs them."""
     from importlib.metadata import entry_points
 
-    from perrin.errors import UnknownName
-    from perrin_orchestration import supervisor
+    from perrin_orchestration import supervisor, telemetry
+    from perrin_orchestration.pools import check_pools, pools_for
 
     settings = _settings(home=home)
     known = sorted({entry.name for entry in entry_points(group="perrin.modalities")})
-    pools = pool or [name.strip() for name in settings.pools.split(",") if name.strip()] or known
-    for name in pools:
-        if name not in known:
-            raise UnknownName("pool", name, "one of " + (", ".join(known) or "none installed"))
-    supervisor.run(settings, supervisor.devices(settings, cpu=cpu, gpus=gpus), tuple(pools))
+    named = pool or [name.strip() for name in settings.pools.split(",") if name.strip()]
+    check_pools(named, known)
+    on = supervisor.devices(settings, cpu=cpu, gpus=gpus)
+    supervisor.run(settings, on, tuple(named) or pools_for(known, telemetry.device_memory(on)))
 
 
 db = typer.Typer(help="Look after the job store.", no_args_is_help=True)

@@ -17,6 +17,7 @@ __all__: list[str] = []
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that is sent to the whole group is the supervisor's to carry out
 os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's; a process is forked safely while it has one thread
 
-for _pool in filter(None, os.environ.get("PERRIN_POOLS", "").split(",")):
-    with contextlib.suppress(Exception):
-        plugins.runtime(plugins.modality(_pool))
+for _name, _face in plugins.modalities().items():
+    if any(pool == _name or pool.startswith(_name + "-") for pool in os.environ.get("PERRIN_POOLS", "").split(",")):
+        with contextlib.suppress(Exception):
+            plugins.runtime(_face)

@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from perrin.errors import Conflict, Degenerate, InvalidInput, StorageError
+from perrin.errors import Conflict, Degenerate, InvalidInput, StorageError, UnknownName
+from perrin.models import ModelCard
 from perrin.settings import Settings
 from perrin_orchestration import supervisor
 from perrin_orchestration.channel import Channel, Closed
 from perrin_orchestration.engine_handle import SLACK, EngineHandle
 from perrin_orchestration.engine_process import error_kind
+from perrin_orchestration.pools import GIB, check_pools, pool_of, pools_for
 from perrin_orchestration.runfile import RunFile
 from perrin_orchestration.sockets import address, bind
 from perrin_orchestration.store import LeaseRef
@@ -237,6 +239,22 @@ def test_a_broker_that_is_away_leaves_the_hint_in_the_outbox() -> None:
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_a_device_that_holds_its_model(tmp_path: Path) -> None:
+    pools = {}
+    for name, gib in (("small", 5.0), ("middle", 5.2), ("big", 40.0), ("vast", 400.0)):
+        with (tmp_path / f"{name}.safetensors").open("wb") as stream:
+            stream.truncate(int(gib * GIB))
+        values = {"name": name, "modality": "dots", "title": name, "licence": "CC0-1.0", "folder": tmp_path}
+        pools[name] = pool_of(ModelCard.model_validate({**values, "files": {f"{name}.safetensors": ""}}))
+    assert pools == {"small": "dots", "middle": "dots-16g", "big": "dots-80g", "vast": "dots-192g"}
+    assert pools_for(["dots"], 4 * GIB) == ("dots",)
+    assert pools_for(["dots", "rings"], 23 * GIB) == ("dots", "dots-16g", "dots-24g", "rings", "rings-16g", "rings-24g")
+    check_pools(["dots", "dots-24g"], ["dots", "image"])
+    for wrong in ("dot", "dots-23g", "dots-8g", "-24g", "dots-"):
+        with pytest.raises(UnknownName, match="also with -16g"):
+            check_pools([wrong], ["dots", "image"])
 
 
 def test_devices_are_what_was_asked_for_or_a_clear_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,6 +15,7 @@ from perrin.errors import InvalidInput
 from perrin.modality import Modality, validate
 from perrin.wire import GroupSubmission, Parent, Submission
 from perrin_orchestration.gateway.context import Context
+from perrin_orchestration.pools import pool_of
 from perrin_orchestration.store import Edge, NewGroup, NewJob, User
 
 __all__ = ["new_group", "new_job"]
@@ -71,7 +72,7 @@ def _job(context: Context, user: User, submission: Submission, key: str | None, 
         model=card.name,
         parameters=values,
         format=kind.name,
-        pool=face.name,
+        pool=pool_of(card),
         label=submission.label,
         priority=submission.priority,
         run_after=_seconds(submission.run_after) or 0.0,
