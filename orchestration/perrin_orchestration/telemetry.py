@@ -42,7 +42,8 @@ def gpu_count() -> int:
 
 def device_memory(devices: Iterable[str]) -> int:
     """Bytes of the smallest of these devices, without loading torch; of the machine for whatever is no NVIDIA GPU."""
-    nvml, sizes = _nvml(), [psutil.virtual_memory().total]
+    sizes = [psutil.virtual_memory().total]
+    nvml: Any = _nvml()
     for name in devices if nvml else ():
         if name.startswith("cuda"):
             handle = nvml.nvmlDeviceGetHandleByIndex(int(name.partition(":")[2] or 0))
