@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from perrin.errors import Conflict, SamplingError
-from perrin.training.ema import EMA
+from perrin.training.ema import Averages
 from perrin.training.recipe import Stage
 from perrin.training.task import Task
 
@@ -73,9 +73,10 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
     optimizer = torch.optim.AdamW(
         network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
     )
-    ema = EMA(network, stage.ema)
+    ema = Averages(network, stage.ema, stage.ema_snapshots)
     step = _load(out / CHECKPOINT, network, ema, optimizer)
-    ema.network.to(accelerator.device)
+    for _, average in ema:
+        average.network.to(accelerator.device)
     if stage.compile:
         network.compile()  # in place, so that what wraps it and what is saved keep their names
     trained, optimizer = accelerator.prepare(network, optimizer)
@@ -112,6 +113,8 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             if main and (step == last or time.monotonic() - saved > stage.save_seconds):
                 _save(out / CHECKPOINT, step, network, ema, optimizer)
                 saved = time.monotonic()
+            if main and step % stage.evaluate_every == 0:
+                ema.snapshot(out / "averages", step)
             if main and step % stage.evaluate_every == 0 and step < last:
                 _log(log, {"step": step, "evaluation": task.evaluate(ema.network, out / f"samples-{step:07d}.png")})
                 tick, seen = time.monotonic(), 0
@@ -126,9 +129,10 @@ def _log(stream: Any, values: dict[str, Any]) -> None:
     stream.flush()
 
 
-def _save(path: Path, step: int, network: torch.nn.Module, ema: EMA, optimizer: Any) -> None:
+def _save(path: Path, step: int, network: torch.nn.Module, ema: Averages, optimizer: Any) -> None:
     tensors: dict[str, Tensor] = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.network.state_dict().items()}
+    for name, average in ema:
+        tensors |= {f"{name}.{k}": v for k, v in average.network.state_dict().items()}
     for number, state in optimizer.state_dict()["state"].items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
     part = path.with_suffix(".part")
@@ -136,7 +140,7 @@ def _save(path: Path, step: int, network: torch.nn.Module, ema: EMA, optimizer: 
     part.replace(path)
 
 
-def _load(path: Path, network: torch.nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> int:
+def _load(path: Path, network: torch.nn.Module, ema: Averages, optimizer: torch.optim.Optimizer) -> int:
     """Restore everything from ``path``; the step to go on with, 0 if there is no checkpoint."""
     if not path.exists():
         return 0
@@ -149,7 +153,8 @@ def _load(path: Path, network: torch.nn.Module, ema: EMA, optimizer: torch.optim
 
     try:
         network.load_state_dict(part("network."))
-        ema.network.load_state_dict(part("ema."))
+        for name, average in ema:
+            average.network.load_state_dict(part(f"{name}."))
     except RuntimeError as error:
         raise Conflict(f"{path} is a checkpoint of another network; use --fresh or another --out ({error})") from None
     state: dict[int, dict[str, Tensor]] = {}

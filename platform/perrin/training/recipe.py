@@ -41,6 +41,7 @@ class Stage(BaseModel):
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     ema: float = Field(0.05, ge=0, le=1, description="Width of the averaged weights, as a share of training.")
+    ema_snapshots: bool = Field(False, description="Keep snapshots of averages, to make one of any width later.")
     precision: Literal["no", "bf16", "fp16"] = "bf16"
     compile: bool = False
     evaluate_every: int = Field(1000, ge=1)

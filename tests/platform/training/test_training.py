@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import nn
 
 from perrin.errors import Conflict, InvalidInput, NotFound, SamplingError
-from perrin.training.ema import EMA, gamma_of_width
+from perrin.training.ema import Averages, gamma_of_width
 from perrin.training.loop import CHECKPOINT, learning_rate, run_stage
 from perrin.training.recipe import Recipe, Stage, read_recipe
 
@@ -125,7 +125,7 @@ def test_average_has_its_width(width: float) -> None:
     mean = (weights * times).sum()
     assert abs(np.sqrt((weights * (times - mean) ** 2).sum()) - width) < 0.002
     network = nn.Linear(1, 1, bias=False)
-    ema = EMA(network, width)
+    ema = Averages(network, width)
     for step in range(1, steps + 1):
         with torch.no_grad():
             network.weight.fill_(step / steps)
