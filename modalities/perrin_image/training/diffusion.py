@@ -1,11 +1,7 @@
-r"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
-
-.. math::
-    L = \mathbb E\,\|F(x_t, t, c) - (\varepsilon - x_0)\|^2, \qquad t = \mathrm{sigmoid}(n),\ n \sim \mathcal N(0, 1)
+"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
 
 References:
-    Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1 (logit-normal times);
-    Kingma et al. (2021), section 3.3 (low-discrepancy times).
+    Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1: velocity, logit-normal times.
 """
 
 from __future__ import annotations
@@ -25,6 +21,7 @@ from perrin import diffusion as d
 from perrin.modality import Progress
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
+from perrin.training.objective import Objective
 from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
@@ -39,6 +36,10 @@ SHIFT = 2.5
 """Of the sampling times: with guidance, the first steps need most of the care."""
 
 
+DEFAULT = {"times": {"kind": "logit_normal"}}
+"""The objective of a recipe that says nothing: the velocity of a flow."""
+
+
 class Batch(NamedTuple):
     """Latents (B, C, h, w), tokens (B, L, 384), mask (B, L), style labels (B,)."""
 
@@ -50,7 +51,8 @@ class Batch(NamedTuple):
 
 class DiffusionTask:
     """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
-    ``text_dropout``, ``style_dropout``, ``mirror`` (probability), ``emphasis`` (factors on the weight of styles).
+    ``objective`` (of `perrin.training.objective.Objective`), ``text_dropout``, ``style_dropout``, ``mirror``
+    (probability), ``emphasis`` (factors on the weight of styles).
     """
 
     pictures: Pictures
@@ -62,6 +64,7 @@ class DiffusionTask:
         torch.manual_seed(0)
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self._folders = dict(folders)
+        self.objective = Objective.model_validate(self.options.get("objective", DEFAULT))
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -98,16 +101,9 @@ class DiffusionTask:
         return Batch(torch.from_numpy(np.stack(latents)).float(), tokens, mask, torch.tensor(labels))
 
     def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the velocity."""
-        clean = batch.latents
-        size = len(clean)
-        uniform = (torch.arange(size) + torch.rand((), generator=generator)) / size
-        t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-5, 1 - 1e-5)))
-        t = t[torch.randperm(size, generator=generator)]
-        noise = torch.randn(clean.shape, generator=generator)
-        level = t.view(-1, 1, 1, 1)
-        out = network((1 - level) * clean + level * noise, t, batch.tokens, batch.mask, batch.label)
-        return (out.float() - (noise - clean)).square().mean(), {}
+        """What the objective says."""
+        condition = {"context": batch.tokens, "context_mask": batch.mask, "label": batch.label}
+        return self.objective.loss()(network, batch.latents, condition, generator)
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
@@ -118,12 +114,13 @@ class DiffusionTask:
         wanted = prompts()
         text, null = text_encoder()(wanted, LENGTH), text_encoder()([""], LENGTH)
         label = torch.zeros(len(wanted), dtype=torch.long)
-        denoiser = d.Denoiser(network, d.process.flow(), "velocity")
+        process = d.process.from_config(self.objective.process)
+        denoiser = d.Denoiser(network, process, self.objective.prediction)
         guided = d.guidance.classifier_free(
             denoiser, 3.0, {"context": null.tokens, "context_mask": null.mask, "label": label[:1]}
         )
         condition = {"context": text.tokens, "context_mask": text.mask, "label": label}
-        plan = d.solvers.dpmpp_2m(d.grid.shifted(d.process.flow(), 20, shift=SHIFT))
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=SHIFT))
         latents = d.sample(guided, plan, shape=self.latents.shape[2:], seeds=[7] * len(wanted), condition=condition)
         Image.fromarray(grid_of(to_pixels(self.codec.decode(latents)), columns=8)).save(path)
         return {"held_out_loss": float(loss)}
@@ -137,9 +134,9 @@ class DiffusionTask:
                 "autoencoder": {"kind": "autoencoder", **self.options["autoencoder"]},
                 "transformer": {"kind": "transformer", **self._arguments},
             },
-            "process": {"kind": "flow"},
+            "process": self.objective.process,
             "grid": {"shift": SHIFT},
-            "prediction": "velocity",
+            "prediction": self.objective.prediction,
             "conditioners": {"prompt": "minilm", "style": [*STYLES, "any"]},
             "sizes": [[64, 64]],
             "data": {

@@ -2,10 +2,10 @@ r"""Averaged weights whose memory grows with training, of any length, chosen aft
 
 .. math:: \hat\theta_t = \beta_t\,\hat\theta_{t-1} + (1 - \beta_t)\,\theta_t, \qquad \beta_t = (1 - 1/t)^{\gamma + 1}
 
-weighs the weights of step tau by a power, p(tau) ~ tau^gamma; gamma follows from the wanted relative width of the average
-(its standard deviation as a share of training). Two averages of different widths are kept, and snapshots of both. Any
-other power's profile is nearly a combination of the snapshots' profiles, so its average is that combination of their
-weights: the coefficients are those of the projection, A x = b with the inner products of the profiles.
+weighs the weights of step tau by a power, p(tau) ~ tau^gamma; gamma follows from the wanted relative width of the
+average (its standard deviation as a share of training). Two averages of different widths are kept, and snapshots of
+both. Any other power's profile is nearly a combination of the snapshots' profiles, so its average is that combination
+of their weights: the coefficients are those of the projection, A x = b with the inner products of the profiles.
 
 References:
     Karras et al., Analyzing and Improving the Training Dynamics of Diffusion Models (2024), eq. 1-2, section 3.1 and
@@ -128,8 +128,7 @@ def reconstruction(
     t = np.asarray([*steps, step], np.float64)
     gamma = np.array([gamma_of_width(each) for each in (*widths, width)])
     products = _products(t[:, None], gamma[:, None], t[None], gamma[None])
-    solved: npt.NDArray[np.float64] = np.linalg.lstsq(products[:-1, :-1], products[:-1, -1], rcond=1e-12)[0]
-    return solved
+    return np.asarray(np.linalg.lstsq(products[:-1, :-1], products[:-1, -1], rcond=1e-12)[0], np.float64)
 
 
 def _products(
