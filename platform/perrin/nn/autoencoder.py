@@ -106,7 +106,8 @@ class Autoencoder(nn.Module):
         super().__init__()
         conv: _Conv = (nn.Conv1d, nn.Conv2d, nn.Conv3d)[dims - 1]
         inside, halves = channels * patch**dims, 2**dims
-        self.channels, self.latent, self.factor = channels, latent, patch * 2 ** (len(widths) - 1)
+        self.channels, self.latent, self.dims = channels, latent, dims
+        self.factor = patch * 2 ** (len(widths) - 1)
         down: list[nn.Module] = [_Unshuffle(patch), conv(inside, widths[0], 3, padding=1)]
         for narrow, wide in pairwise(widths):
             down += [_Residual(narrow, conv) for _ in range(blocks)]
