@@ -275,10 +275,14 @@ def test_a_set_has_no_order_and_padding_is_nothing(inducing: int) -> None:
 
 @pytest.fixture(scope="module")
 def molecule() -> tuple[EquivariantNetwork, Geometry, Tensor, Tensor]:
+    torch.manual_seed(0)
     network = awake(EquivariantNetwork(5, 3, 32, 16, 3, context=2)).double()
+    with torch.no_grad():
+        for layer in network.layers:
+            layer.move[2].weight.mul_(300)  # it begins with small steps
     pairs = draw(2, 6, 6, 3, seed=3)
-    geometry = Geometry(draw(2, 6, 3).double(), draw(2, 6, 5, seed=2).double(), (pairs + pairs.mT.mT).double())
-    geometry = geometry._replace(pairs=(pairs + pairs.transpose(1, 2)).double())
+    pairs = (pairs + pairs.transpose(1, 2)).double()
+    geometry = Geometry(draw(2, 6, 3).double(), draw(2, 6, 5, seed=2).double(), pairs)
     return network, geometry, torch.tensor([0.2, 0.7]).double(), draw(2, 2, seed=4).double()
 
 
@@ -292,7 +296,7 @@ def test_the_network_turns_with_what_it_sees(molecule: Any) -> None:
         close(found.positions, out.positions @ matrix.T, atol=1e-8, rtol=1e-6)
         close(found.features, out.features, atol=1e-8, rtol=1e-6)
         close(found.pairs, out.pairs, atol=1e-8, rtol=1e-6)
-    assert out.positions.abs().max() > 1e-3
+    assert out.positions.abs().max() > 0.1
     assert out.positions.mean(1).abs().max() < 1e-12
     close(out.pairs, out.pairs.transpose(1, 2))
     assert not out.pairs.diagonal(dim1=1, dim2=2).any()
