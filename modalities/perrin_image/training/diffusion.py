@@ -22,6 +22,7 @@ from perrin.modality import Progress
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
 from perrin.training.objective import Objective
+from perrin.training.watch import diversity, memorised
 from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
@@ -107,7 +108,8 @@ class DiffusionTask:
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
-        """The loss on held-out pictures; draws the 64 test prompts."""
+        """The loss on held-out pictures; draws the 64 test prompts, and says how alike they are to each other and to
+        pictures that were trained on."""
         rng = np.random.default_rng(0)
         held = self.pictures.held_out[:512]
         loss = self.loss(network, self._batch(held, rng), torch.Generator().manual_seed(0))[0]
@@ -123,7 +125,12 @@ class DiffusionTask:
         plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=SHIFT))
         latents = d.sample(guided, plan, shape=self.latents.shape[2:], seeds=[7] * len(wanted), condition=condition)
         Image.fromarray(grid_of(to_pixels(self.codec.decode(latents)), columns=8)).save(path)
-        return {"held_out_loss": float(loss)}
+        seen = torch.from_numpy(np.stack([self.latents[index, 0] for index in self.pictures.train[:4096]]))
+        return {
+            "held_out_loss": float(loss),
+            "diversity": diversity(latents, seen[:512]),
+            "memorised": memorised(latents, seen),
+        }
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write the averaged weights as fp16, and what the card says of this model."""

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perrin.errors import InvalidInput, NotFound
 from perrin.plugins import modality
@@ -38,14 +38,26 @@ class Stage(BaseModel):
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup: int = Field(200, ge=0)
     decay: float = Field(0.33, ge=0, le=1, description="Share of the steps, the last, over which the rate falls to 0.")
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     ema: float = Field(0.05, ge=0, le=1, description="Width of the averaged weights, as a share of training.")
     ema_snapshots: bool = Field(False, description="Keep snapshots of averages, to make one of any width later.")
     precision: Literal["no", "bf16", "fp16"] = "bf16"
+    accumulate: int = Field(1, ge=1, description="Parts of a batch that are computed one after another.")
+    minutes: float | None = Field(None, gt=0, description="Stop after this long, if that is before the last step.")
     compile: bool = False
+    channels_last: bool = False
+    recompute: bool = Field(False, description="Keep less for the gradient and compute it again.")
+    shard: bool = Field(False, description="Several processes share the optimizer's state.")
     evaluate_every: int = Field(1000, ge=1)
     save_seconds: float = Field(60, gt=0)
+
+    @model_validator(mode="after")
+    def _divides(self) -> Stage:
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts (accumulate)")
+        return self
 
 
 class Recipe(BaseModel):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,9 @@ def train(
             def prepared(done: int, total: int, label: str, bar: Any = bar) -> None:
                 bars.update(bar, completed=done, total=total, note=label)
 
-            def report(step: int, steps: int, numbers: dict[str, float], bar: Any = bar) -> None:
-                note = f"loss {numbers['loss']:.4f}  {numbers['images_per_second']:.0f} images/s"
+            def report(step: int, steps: int, numbers: Mapping[str, float], bar: Any = bar) -> None:
+                rate = f"  {numbers['items_per_second']:.0f} items/s" if "items_per_second" in numbers else ""
+                note = f"loss {numbers['loss']:.4f}{rate}"
                 bars.update(bar, completed=step, total=steps, note=note)
 
             task.prepare(prepared)
