@@ -21,6 +21,9 @@ COLLAPSED = 0.4
 MEMORISED = 0.2
 """More than this share of samples being near copies of training data is worth a word."""
 
+EARLY = 500
+"""Before so many steps nothing is said of samples: they have learnt nothing yet."""
+
 LOG = "log.jsonl"
 
 
@@ -63,9 +66,9 @@ class Journal:
         measured = task.evaluate(network, picture)
         self._write({"step": step, "evaluation": measured})
         self._draw(step, measured, picture)
-        if measured.get("diversity", 1.0) < COLLAPSED:
+        if step >= EARLY and measured.get("diversity", 1.0) < COLLAPSED:
             self._warn(step, f"samples differ by {measured['diversity']:.2f} of what the data differ by: collapse?")
-        if measured.get("memorised", 0.0) > MEMORISED:
+        if step >= EARLY and measured.get("memorised", 0.0) > MEMORISED:
             self._warn(step, f"{measured['memorised']:.0%} of the samples are near copies of training data")
         self._step = 0
         return measured

@@ -61,8 +61,10 @@ def test_a_run_is_written_down_line_by_line(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("measured", "says"), [({"diversity": 0.2}, "collapse"), ({"memorised": 0.5}, "50%")])
 def test_collapse_and_memorisation_are_warned_of(measured: dict[str, float], says: str, tmp_path: Path) -> None:
-    with Journal(tmp_path) as journal, pytest.warns(RuntimeWarning, match=says):
-        journal.evaluation(1, task(**measured), None)  # type: ignore[arg-type]
+    with Journal(tmp_path) as journal:
+        journal.evaluation(100, task(**measured), None)  # type: ignore[arg-type]
+        with pytest.warns(RuntimeWarning, match=says):
+            journal.evaluation(500, task(**measured), None)  # type: ignore[arg-type]
     assert says in (tmp_path / "log.jsonl").read_text()
 
 
