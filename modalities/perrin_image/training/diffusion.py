@@ -53,9 +53,10 @@ class Batch(NamedTuple):
 class DiffusionTask:
     """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
     ``objective`` (of `perrin.training.objective.Objective`), ``text_dropout``, ``style_dropout``, ``mirror``
-    (probability), ``emphasis`` (factors on the weight of styles).
+    (probability), ``emphasis`` (factors on the weight of styles), ``samples`` (how many test prompts are drawn).
     """
 
+    weights = "transformer"
     pictures: Pictures
     captions: Captions
     latents: Latents
@@ -113,7 +114,7 @@ class DiffusionTask:
         rng = np.random.default_rng(0)
         held = self.pictures.held_out[:512]
         loss = self.loss(network, self._batch(held, rng), torch.Generator().manual_seed(0))[0]
-        wanted = prompts()
+        wanted = prompts()[: self.options.get("samples", 64)]
         text, null = text_encoder()(wanted, LENGTH), text_encoder()([""], LENGTH)
         label = torch.zeros(len(wanted), dtype=torch.long)
         process = d.process.from_config(self.objective.process)

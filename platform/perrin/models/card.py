@@ -40,6 +40,7 @@ class ModelCard(BaseModel):
     """``card.yaml``, checked.
 
     Attributes:
+        base: the model that an adapter or a learnt word belongs to.
         defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
         architecture: constructor arguments of each network, by the name of its safetensors file.
         grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
@@ -51,6 +52,7 @@ class ModelCard(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     modality: str
+    base: str = ""
     title: str
     summary: str = ""
     licence: str

@@ -16,6 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from perrin.errors import InvalidInput, NotFound
 from perrin.plugins import modality
+from perrin.training.adapters import AdapterOptions
+from perrin.training.elastic import ElasticOptions
+from perrin.training.inversion import InversionOptions
 
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
@@ -26,6 +29,9 @@ class Stage(BaseModel):
     Attributes:
         task: ``"package.module:Class"`` of the `perrin.training.task.Task`.
         options: the task's own: network, data and loss settings.
+        adapter: train low-rank adapters of ``start`` instead of all its weights.
+        inversion: train a new word of ``start``.
+        elastic: train all weights of ``start``, and hold on to what ``old_data`` need.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,6 +39,9 @@ class Stage(BaseModel):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     task: str
     options: dict[str, Any] = {}
+    adapter: AdapterOptions | None = None
+    inversion: InversionOptions | None = None
+    elastic: ElasticOptions | None = None
     steps: int = Field(ge=1)
     batch: int = Field(ge=1, le=65536)
     learning_rate: float = Field(1e-3, gt=0, le=1)
@@ -55,13 +64,22 @@ class Stage(BaseModel):
 
     @model_validator(mode="after")
     def _divides(self) -> Stage:
+        ways = [name for name in ("adapter", "inversion", "elastic") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"a stage has one of {' and '.join(ways)}, not both")
         if self.batch % self.accumulate:
             raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts (accumulate)")
         return self
 
 
 class Recipe(BaseModel):
-    """A model and how it is made; ``source`` is what it was asked for by."""
+    """A model and how it is made.
+
+    Attributes:
+        source: what it was asked for by.
+        start: the model whose weights the stages begin with.
+        old_data: what ``start`` was trained on, in the manner of ``data``; for `Stage.elastic`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -69,9 +87,18 @@ class Recipe(BaseModel):
     modality: str
     seed: int = 0
     data: dict[str, Any] = {}
+    old_data: dict[str, Any] = {}
+    start: str = ""
     stages: tuple[Stage, ...] = Field(min_length=1)
     card: dict[str, Any] = {}
     source: str = ""
+
+    @model_validator(mode="after")
+    def _starts(self) -> Recipe:
+        for stage in self.stages:
+            if not self.start and (stage.adapter or stage.inversion or stage.elastic):
+                raise ValueError(f"stage {stage.name} tunes a model: say which with start, or --from NAME")
+        return self
 
 
 def _locate(recipe: str) -> Path:
