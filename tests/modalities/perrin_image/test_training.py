@@ -28,7 +28,6 @@ OVERRIDES = [
     "diffusion.batch=4",
     "diffusion.compile=false",
     "diffusion.options.network.depth=1",
-    "diffusion.options.samples=8",
 ]
 
 
