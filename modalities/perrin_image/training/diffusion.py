@@ -53,7 +53,8 @@ class Batch(NamedTuple):
 class DiffusionTask:
     """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
     ``objective`` (of `perrin.training.objective.Objective`), ``text_dropout``, ``style_dropout``, ``mirror``
-    (probability), ``emphasis`` (factors on the weight of styles), ``samples`` (how many test prompts are drawn).
+    (probability), ``emphasis`` (factors on the weight of styles), ``samples`` (how many test prompts are drawn),
+    ``variants`` (moved copies of each picture).
     """
 
     weights = "transformer"
@@ -70,7 +71,8 @@ class DiffusionTask:
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        return {**self.options.get("network", {}), "classes": len(STYLES)}
+        labels = len(STYLES) if not self.options.get("variants") else 2 * len(STYLES) + 1
+        return {**self.options.get("network", {}), "classes": labels}
 
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures; encode them and their captions."""
@@ -81,14 +83,22 @@ class DiffusionTask:
         self.codec = Autoencoder(**self.options["autoencoder"]).eval()
         self.codec.load_state_dict(state)
         out = self._folders["out"]
-        self.latents = encode_pictures(self.codec, weights, self.pictures, out, progress)
+        variants = self.options.get("variants", 0)
+        self.latents = encode_pictures(self.codec, weights, self.pictures, out, progress, variants)
         self.captions = encode_captions([c for r in self.pictures.records for c in r.captions], out, progress)
 
     def batch(self, size: int, generator: np.random.Generator) -> Batch:
-        """Pictures by weight, some of those that may be mirrored; the first caption half of the time."""
-        return self._batch(generator.choice(self.pictures.train, size, p=self.pictures.weights), generator)
+        """Pictures by weight, some of those that may be mirrored; the first caption half of the time.
 
-    def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator) -> Batch:
+        With ``variants``, half of them are moved copies, under labels of their own, so that what is asked for later is
+        not moved (Karras et al., EDM, 2022, appendix F.2).
+        """
+        chosen = generator.choice(self.pictures.train, size, p=self.pictures.weights)
+        return self._batch(chosen, generator, self.options.get("variants", 0))
+
+    def _batch(
+        self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator, moves: int = 0
+    ) -> Batch:
         texts, labels, latents = [], [], []
         for index in chosen:
             record = self.pictures.records[index]
@@ -97,8 +107,11 @@ class DiffusionTask:
             text = "" if generator.random() < self.options.get("text_dropout", 0.1) else record.captions[other]
             free = generator.random() < self.options.get("style_dropout", 0.1)
             texts.append(text)
-            labels.append(len(STYLES) if free else STYLES.index(record.style))
-            latents.append(self.latents[index, int(mirrored)])
+            label, which = len(STYLES) if free else STYLES.index(record.style), int(mirrored)
+            if moves and generator.random() < 0.5:
+                label, which = label + len(STYLES) + 1, 2 + int(generator.integers(moves))
+            labels.append(label)
+            latents.append(self.latents[index, which])
         tokens, mask = self.captions.batch(texts)
         return Batch(torch.from_numpy(np.stack(latents)).float(), tokens, mask, torch.tensor(labels))
 

@@ -52,9 +52,11 @@ def checkpointed(on: bool, layer: nn.Module, *inputs: Any) -> Any:
 class _Block(nn.Module):
     """Attention on the grid, along time, to the context; then a gated feed-forward layer."""
 
-    def __init__(self, width: int, heads: int, hidden: int, context: bool, temporal: bool, causal: bool) -> None:
+    def __init__(
+        self, width: int, heads: int, hidden: int, context: bool, temporal: bool, causal: bool, dropout: float
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
         self.pattern: Pattern = "full"
         self.backend: Backend = "auto"
         self.turn, self.side = 0, 8
@@ -88,16 +90,19 @@ class _Block(nn.Module):
         q, k, v = (split_heads(part, self.heads) for part in self.qkv(h).chunk(3, dim=-1))
         q, k = rotate(unit(q) * self.q_gain.to(q), *angles), rotate(unit(k), *angles)
         seen = attend_on(q, k, v, grid, self.pattern, self.turn, self.side, self.backend)
-        x = torch.addcmul(x, gate1, self.self_out(merge_heads(seen)))
+        x = torch.addcmul(x, gate1, self._some(self.self_out(merge_heads(seen))))
         if self.temporal is not None:
             x = self.temporal(x, frames)
         if context is not None:
             k, v = (split_heads(part, self.heads) for part in self.cross_kv(context).chunk(2, dim=-1))
             q = split_heads(self.cross_q(F.layer_norm(x, width)), self.heads)
-            x = x + self.cross_out(merge_heads(attend(q, k, v, mask, backend=self.backend)))
+            x = x + self._some(self.cross_out(merge_heads(attend(q, k, v, mask, backend=self.backend))))
         h = torch.addcmul(shift2, F.layer_norm(x, width), 1 + scale2)
         value, gate = self.up(h).chunk(2, dim=-1)
-        return torch.addcmul(x, gate2, self.down(value * F.silu(gate)))
+        return torch.addcmul(x, gate2, self._some(self.down(value * F.silu(gate))))
+
+    def _some(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class DiffusionTransformer(nn.Module):
@@ -121,6 +126,7 @@ class DiffusionTransformer(nn.Module):
         window: side of a window, in tokens.
         temporal: attention along frames in every block.
         causal: a frame sees itself and earlier ones.
+        dropout: probability, of what each part of a block adds.
 
     Attributes:
         recompute: forget what blocks compute inside, and compute it again for the gradient.
@@ -143,6 +149,7 @@ class DiffusionTransformer(nn.Module):
         window: int = 8,
         temporal: bool = False,
         causal: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.channels, self.width, self.heads, self.patch, self.time_scale = channels, width, heads, patch, time_scale
@@ -154,7 +161,7 @@ class DiffusionTransformer(nn.Module):
             self.pooled = nn.Linear(context, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.modulation = nn.Linear(width, 6 * width)
-        made = [_Block(width, heads, hidden, context > 0, temporal, causal) for _ in range(depth)]
+        made = [_Block(width, heads, hidden, context > 0, temporal, causal, dropout) for _ in range(depth)]
         for turn, block in enumerate(made):
             block.turn, block.pattern, block.side = turn, pattern, window
         self.blocks = nn.ModuleList(made)
