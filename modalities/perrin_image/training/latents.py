@@ -61,8 +61,9 @@ BACKGROUND = torch.tensor([1.0, 1.0, 1.0, -1.0]).view(4, 1, 1)
 
 
 def moved(x: torch.Tensor, mirror_ok: Sequence[bool], seed: int) -> torch.Tensor:
-    """``x`` (B, 4, H, W) shrunk by up to a fifth, turned by up to 12 degrees, moved by up to a twelfth of its sides; half
-    of those that may be are mirrored.
+    """``x`` (B, 4, H, W) shrunk by up to a fifth, turned by up to 12 degrees, moved by up to a twelfth of its sides.
+
+    Half of those that may be are mirrored.
     """
     generator = torch.Generator().manual_seed(seed)
     scale, turn, right, down, side = torch.rand(5, len(x), generator=generator)
