@@ -63,7 +63,7 @@ class DiffusionTask:
     latents: Latents
 
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
-        self.options = dict(options)
+        self.options, self._data = dict(options), dict(data)
         torch.manual_seed(0)
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self._folders = dict(folders)
@@ -77,7 +77,7 @@ class DiffusionTask:
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures; encode them and their captions."""
         emphasis = self.options.get("emphasis", {})
-        self.pictures = load_pictures(self._folders["data"] / "image", progress, emphasis)
+        self.pictures = load_pictures(self._folders["data"] / "image", progress, emphasis, self._data)
         weights = self._folders["model"] / "autoencoder.safetensors"
         state = {key: value.float() for key, value in load_file(weights).items()}
         self.codec = Autoencoder(**self.options["autoencoder"]).eval()
@@ -168,6 +168,6 @@ class DiffusionTask:
             },
             "attributions": [
                 {"source": f"{package} {version}", "licence": licence, "line": line}
-                for package, version, licence, line in attributions()
+                for package, version, licence, line in (() if self._data.get("folder") else attributions())
             ],
         }

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, cast
 
 import numpy as np
@@ -64,6 +65,12 @@ class Tuned:
         """As the task."""
         return self.task.publish(network, folder)
 
+    def _facts(self, network: nn.Module) -> dict[str, Any]:
+        """What the task's card would say of the data; its weights are not kept."""
+        with TemporaryDirectory() as aside:
+            said = self.task.publish(network, Path(aside))
+        return {"base": self.base.name, **{key: said[key] for key in ("data", "attributions") if key in said}}
+
 
 class AdapterTask(Tuned):
     """Trains adapters beside the base's frozen weights; publishes them alone."""
@@ -75,7 +82,7 @@ class AdapterTask(Tuned):
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write ``adapter.safetensors``."""
         save_adapter(network, folder / "adapter.safetensors")
-        return {"base": self.base.name}
+        return self._facts(network)
 
 
 class WordTask(Tuned):
@@ -89,7 +96,7 @@ class WordTask(Tuned):
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write ``word.safetensors``."""
         save_word(cast(Inverted, network), self._word, folder / "word.safetensors")
-        return {"base": self.base.name}
+        return self._facts(network)
 
 
 class HeldTask(Tuned):

@@ -164,3 +164,23 @@ def test_a_shipped_model_is_tuned(way: str, trained: tuple[Path, Path], tmp_path
         read_recipe(
             str(tmp_path / "tuning.yaml"), ["start=''"] if way != "whole" else ["start=''", "diffusion.adapter={}"]
         )
+
+
+def test_somebodys_own_pictures_are_trained_on(trained: tuple[Path, Path], tmp_path: Path) -> None:
+    home, _ = trained
+    own = tmp_path / "own"
+    own.mkdir()
+    rng = np.random.default_rng(3)
+    for number in range(12):
+        coarse = Image.fromarray(rng.integers(0, 255, (4, 5, 3), np.uint8))
+        coarse.resize((100, 70)).save(own / f"my-thing-{number}.png")
+    (own / "my-thing-3.txt").write_text("a thing of mine\n")
+    (own / "broken.png").write_bytes(b"x")
+    (tmp_path / "tuning.yaml").write_text(TUNING % WAYS["adapter"] + f"data: {{folder: {own}, style: flat}}\n")
+    made = train(read_recipe(str(tmp_path / "tuning.yaml")), out=tmp_path / "run", settings=Settings(home=home))
+    (report,) = (home / "data" / "image").glob("own-*/report.txt")
+    assert report.read_text().startswith("13 read, 12 kept\n  1 dropped, no picture that can be read")
+    card = read_card(made)
+    assert card.data["pictures"] == 12
+    assert card.data["styles"] == {"flat": 12}
+    assert not card.attributions
