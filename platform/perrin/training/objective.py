@@ -47,14 +47,14 @@ class FieldObjective(BaseModel):
     Attributes:
         prediction: what the network predicts of it; ``logits`` for a categorical field.
         share: factor on its loss.
-        noise: of a categorical field, ``uniform`` or ``absorbing`` (its last class).
+        noise: of a categorical field, ``uniform``, ``absorbing`` (its last class), or the chance of each class.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     prediction: str | None = None
     share: float = Field(1.0, ge=0)
-    noise: str = "uniform"
+    noise: str | tuple[float, ...] = "uniform"
 
 
 class Objective(BaseModel):
@@ -97,7 +97,7 @@ class Noised(NamedTuple):
         state: x_t, (B, ...) or `Fields`; classes where a field is categorical.
         clean: x_0, likewise.
         noise: what was added, likewise; zeros where a field is categorical.
-        t: (B,) times, float64.
+        t: (B,) times, float64, on the CPU.
     """
 
     state: State
@@ -124,14 +124,18 @@ class Loss:
             loss.weight(objective.weight, 0.0, **objective.weight_options)
 
     def noised(self, clean: State, generator: torch.Generator) -> Noised:
-        """``clean`` (B, ...) at random times. Noise and times are drawn on the CPU, from ``generator`` alone."""
+        """``clean`` (B, ...) at random times, drawn from ``generator`` alone.
+
+        A state on an accelerator is noised there, from a seed that ``generator`` draws.
+        """
         tensors = items_of(clean)
         first = next(iter(tensors.values()))
         t = self.objective.times.draw(len(first), self.process, generator)
         mask = clean.mask if isinstance(clean, Fields) else None
-        alpha, sigma = (
-            torch.from_numpy(np.asarray(f(t))).to(first.device) for f in (self.process.alpha, self.process.sigma)
-        )
+        alpha, sigma = (_put(f(t), first.device) for f in (self.process.alpha, self.process.sigma))
+        if first.device.type != "cpu":
+            seed = int(torch.randint(2**62, (), generator=generator))
+            generator = torch.Generator(first.device).manual_seed(seed)
         noisy, noise = {}, {}
         for name, x in tensors.items():
             if name in self._kinds:
@@ -142,7 +146,7 @@ class Loss:
                 e = self._spaces[name](e, mask)
             noise[name] = e
             noisy[name] = rows_of(alpha, x).to(x) * x + rows_of(sigma, x).to(x) * e
-        return Noised(like(clean, noisy), clean, like(clean, noise), torch.from_numpy(t).to(first.device))
+        return Noised(like(clean, noisy), clean, like(clean, noise), torch.from_numpy(t))
 
     def __call__(
         self,
@@ -184,7 +188,7 @@ class Loss:
         for name, answer in answers.items():
             if name in self._kinds:
                 error = F.cross_entropy(answer.float().movedim(-1, 1), aims[name], reduction="none")
-                weight = torch.ones_like(noised.t)
+                weight = torch.ones(len(error), device=error.device)
             else:
                 on_clean, on_noise, c_out, weight = scales[name]
                 x = clean[name]
@@ -203,21 +207,21 @@ class Loss:
         much is noise, c_out, and the weight."""
         t = noised.t.cpu().numpy()
         alpha, sigma = self.process.alpha(t), self.process.sigma(t)
-        told = noised.t
+        told = _put(t, next(iter(items_of(noised.state).values())).device)
         inputs, scales = dict(items_of(noised.state)), {}
         for name, x in items_of(noised.state).items():
             if name in self._kinds:
                 continue
             c = coefficients(self._field(name).prediction or self.objective.prediction, t, alpha, sigma)
-            c_in, c_noise, c_skip, c_out = (torch.as_tensor(np.asarray(value), device=x.device) for value in c)
+            c_in, c_noise, c_skip, c_out = (_put(value, x.device) for value in c)
             weight = torch.ones_like(c_out)
             if self.objective.weight != "network":
                 w = loss.weight(self.objective.weight, self.process.log_snr(t), **self.objective.weight_options)
-                weight = torch.from_numpy(w).to(x.device) * c_out.square()
+                weight = _put(w, x.device) * c_out.square()
             inputs[name] = rows_of(c_in, x).to(x) * x
             told = c_noise
-            on_clean = (1 - c_skip * torch.from_numpy(np.asarray(alpha)).to(x.device)) / c_out
-            on_noise = -c_skip * torch.from_numpy(np.asarray(sigma)).to(x.device) / c_out
+            on_clean = (1 - c_skip * _put(alpha, x.device)) / c_out
+            on_noise = -c_skip * _put(sigma, x.device) / c_out
             scales[name] = (on_clean, on_noise, c_out, weight)
         floating = next((x for x in inputs.values() if x.is_floating_point()), None)
         dtype = torch.float32 if floating is None else floating.dtype
@@ -227,18 +231,20 @@ class Loss:
         return self.objective.fields.get(name, FieldObjective())
 
     def _noise(self, x: Tensor, generator: torch.Generator) -> Tensor:
-        e = torch.randn(x.shape, generator=generator)
+        e = torch.randn(x.shape, generator=generator, device=generator.device)
         if self.objective.offset_noise:
-            whole = torch.randn((*x.shape[:2], *[1] * (x.dim() - 2)), generator=generator)
+            shape = (*x.shape[:2], *[1] * (x.dim() - 2))
+            whole = torch.randn(shape, generator=generator, device=generator.device)
             e = e + self.objective.offset_noise * whole
         return e.to(x)
 
     def _scatter(self, x: Tensor, kind: Categorical, alpha: Tensor, generator: torch.Generator) -> Tensor:
         """Classes that keep their value with probability alpha, and are drawn from the noise otherwise."""
-        kept = torch.rand(x.shape, generator=generator).to(x.device) < rows_of(alpha, x)
-        chances = torch.tensor(kind.noise)
-        drawn = torch.multinomial(chances, x.numel(), replacement=True, generator=generator).view(x.shape)
-        return torch.where(kept, x, drawn.to(x.device))
+        kept, chosen = (
+            torch.rand(x.shape, generator=generator, device=generator.device).to(x.device) for _ in range(2)
+        )
+        steps = _put(np.cumsum(kind.noise)[:-1], x.device).float()
+        return torch.where(kept < rows_of(alpha, x), x, torch.bucketize(chosen, steps, right=True))
 
 
 def drop(size: int, rates: Mapping[str, float], generator: np.random.Generator) -> dict[str, np.ndarray[Any, Any]]:
@@ -253,24 +259,41 @@ def drop(size: int, rates: Mapping[str, float], generator: np.random.Generator) 
     return {name: (generator.random(size) < rate) | together for name, rate in rates.items() if name != "all"}
 
 
-def _categorical(noise: str, classes: int) -> Categorical:
+def _put(values: Any, device: torch.device) -> Tensor:
+    """Numbers on a device, without waiting for what the device does."""
+    return torch.from_numpy(np.array(values)).to(device, non_blocking=True)
+
+
+def _categorical(noise: str | tuple[float, ...], classes: int) -> Categorical:
     from perrin.diffusion import categorical
 
+    if isinstance(noise, tuple):
+        return Categorical(classes, noise)
     if noise == "uniform":
         return categorical.uniform(classes)
     if noise == "absorbing":
         return categorical.absorbing(classes)
-    raise InvalidInput("noise", noise, "uniform or absorbing")
+    raise InvalidInput("noise", noise, "uniform or absorbing, or the chance of each class")
 
 
 def _mean(error: Tensor, weight: Tensor, mask: Tensor | None) -> Tensor:
     """The weighted mean over samples of each sample's mean error over the elements that are there."""
-    if mask is None or error.dim() < 2 or error.shape[:2] != mask.shape:
+    there = None if mask is None else _there(mask, error)
+    if there is None:
         each = error.flatten(1).mean(1)
     else:
-        there = mask.reshape(*mask.shape, *[1] * (error.dim() - 2)).to(error.dtype)
-        if error.dim() > 2 and error.shape[2] == error.shape[1]:  # pairs
-            there = there * there.transpose(1, 2)
-        there = there.expand(error.shape)
+        there = there.to(error.dtype).expand(error.shape)
         each = (error * there).flatten(1).sum(1) / there.flatten(1).sum(1).clamp(min=1)
     return (weight.to(each) * each).mean()
+
+
+def _there(mask: Tensor, error: Tensor) -> Tensor | None:
+    """Which elements are there: of points (B, N, ...), of pairs (B, N, N, ...), or of the list of pairs (B, P)."""
+    count = mask.shape[1]
+    if error.dim() < 2 or error.shape[1] not in (count, count * (count - 1) // 2):
+        return None
+    if error.shape[1] != count:
+        second, first = torch.tril_indices(count, count, -1, device=mask.device)
+        return (mask[:, first] & mask[:, second]).reshape(*error.shape[:2], *[1] * (error.dim() - 2))
+    there = mask.reshape(*mask.shape, *[1] * (error.dim() - 2))
+    return there & there.transpose(1, 2) if error.dim() > 2 and error.shape[2] == count else there

@@ -164,6 +164,32 @@ def test_a_categorical_field_keeps_its_value_as_often_as_its_process_says() -> N
         assert float(kept[there].mean()) == pytest.approx(float(alpha + (1 - alpha) / 5), abs=0.01)
 
 
+def test_classes_are_noised_to_the_chances_that_are_given() -> None:
+    chances = (0.7, 0.0, 0.2, 0.1)
+    made = Objective(times=Times(even=False), fields={"": FieldObjective(noise=chances)}).loss(classes={"": 4})
+    noised = made.noised(torch.full((3000, 60), 1), seeded())
+    assert isinstance(noised.state, Tensor)
+    late = noised.state[noised.t > 0.9]
+    late = late[late != 1]
+    shares = late.bincount(minlength=4).double() / late.numel()
+    assert shares.tolist() == pytest.approx(chances, abs=0.01)
+
+
+def test_a_list_of_pairs_counts_those_that_are_there() -> None:
+    made = Objective(fields={"pairs": FieldObjective(share=2.0)}).loss(classes={"pairs": 3})
+    mask = torch.arange(5) < torch.tensor([[5], [4], [2]])
+    clean = Fields({"points": torch.zeros(3, 5, 3), "pairs": torch.zeros(3, 10, dtype=torch.long)}, mask)
+    logits = torch.zeros(3, 10, 3)
+    count = torch.tensor([10, 6, 1])
+    logits[torch.arange(10) >= count[:, None]] = torch.tensor([-50.0, 50.0, 0.0])  # wrong, but not there
+
+    def answer(x: Any, t: Tensor) -> Any:
+        return {"points": torch.zeros_like(x["points"]), "pairs": logits}
+
+    _, parts = made(answer, clean, {}, seeded())
+    assert float(parts["pairs"]) == pytest.approx(2 * np.log(3), rel=1e-5)
+
+
 # --- teachers and conditions ------------------------------------------------------------------------------------------
 
 

@@ -1,0 +1,1 @@
+"""Molecules with coordinates and bonds: data, metrics and training."""
