@@ -1,5 +1,5 @@
 # make demo   everything from nothing, one job of every modality, results in demo/
-# make test   every test
+# make test   every test but those that take minutes; make long runs these
 # make up     the platform and its dashboard; make down stops it
 # make check  lint, types, layers       make bench  benchmarks       make docs  generated pages
 # make bench-engine   the engine's, into docs/engine.md
@@ -10,7 +10,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down check format bench bench-engine docs gallery clean
+.PHONY: help demo test long up down check format bench bench-engine docs gallery clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -30,6 +30,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+long: $(STAMP)
+	@$(BIN)/python -m pytest -m long
 
 up: $(STAMP)
 	@$(BIN)/perrin up

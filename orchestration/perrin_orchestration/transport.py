@@ -2,7 +2,8 @@
 
 A hint that is lost, doubled, late or out of order does no harm, because the store decides what there is to do. So the
 transport is as simple as it can be: JSON only, no results, no retries, acknowledged on arrival, expiring in seconds,
-and sending one never delays or fails a submit.
+and sending one never delays or fails a submit. A pool where a hint waits to be heard gets no second one, so that on any
+broker a queue holds one message, and a few where several send at the same moment, however long nobody listens.
 """
 
 from __future__ import annotations
@@ -54,13 +55,16 @@ def make_app(settings: Settings) -> Celery:
         result_backend="disabled://",
         result_serializer="json",
         task_acks_late=False,
+        task_default_delivery_mode="transient",
         task_default_queue="perrin",
         task_ignore_result=True,
         task_publish_retry=False,
         task_serializer="json",
         task_store_errors_even_if_ignored=False,
         worker_hijack_root_logger=False,
-        worker_prefetch_multiplier=1,
+        # No limit: Celery sends an acknowledgement only with its loop's next turn, up to 10 s later on RabbitMQ, which
+        # holds the next hint back until then. Hints wait for nothing here, so none is held that another could take.
+        worker_prefetch_multiplier=0,
         worker_redirect_stdouts=False,
     )
     if app.conf.broker_url.startswith("filesystem://"):
@@ -72,6 +76,8 @@ def make_app(settings: Settings) -> Celery:
             "polling_interval": 0.05,
         }
         _make_folders(app)
+    elif app.conf.broker_url.startswith(("redis://", "rediss://")):
+        app.conf.broker_transport_options = {"visibility_timeout": 2 * EXPIRES}  # of what a killed worker had taken
     return app
 
 
@@ -117,9 +123,13 @@ class HintSender:
         self._thread.join(timeout=2)
 
     def send(self, pool: str) -> bool:
-        """Send one hint now; whether the broker took it. Never raises."""
+        """Send one hint now, unless one waits already; whether the broker has it. Never raises."""
+        name = queue_name(pool)
         try:
-            self._app.send_task(HINT, args=(pool,), queue=queue_name(pool), expires=EXPIRES, retry=False)
+            with self._app.producer_or_acquire() as producer:
+                if producer.channel.queue_declare(queue=name, durable=True, auto_delete=False).message_count == 0:
+                    hint = {"args": (pool,), "queue": name, "expires": EXPIRES, "retry": False}
+                    self._app.send_task(HINT, producer=producer, **hint)
         except Exception as error:  # a broker may fail in any way it likes: the store has the job
             if not self._quiet:
                 _log.warning("hint not sent", pool=pool, error=f"{type(error).__name__}: {error}")
@@ -155,12 +165,20 @@ class HintReceiver:
         name: this worker's node name.
         pools: pools to hear of.
         on_hint: called in the thread with the pool's name; must return at once.
+        on_shutdown: called in the thread when somebody sent Celery's ``shutdown``; this listens on until `stop`.
     """
 
-    def __init__(self, app: Celery, name: str, pools: Iterable[str], on_hint: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        name: str,
+        pools: Iterable[str],
+        on_hint: Callable[[str], None],
+        on_shutdown: Callable[[], None] | None = None,
+    ) -> None:
         self._app, self._name = app, name
         self._queues = [queue_name(pool) for pool in pools]
-        self._on_hint = on_hint
+        self._on_hint, self._on_shutdown = on_hint, on_shutdown
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
 
@@ -174,7 +192,7 @@ class HintReceiver:
         def hint(pool: str) -> None:
             on_hint(pool)
 
-        self._app.task(name=HINT, ignore_result=True)(hint)
+        self._app.task(name=HINT, ignore_result=True, shared=False)(hint)
         self._thread.start()
 
     def stop(self) -> None:
@@ -190,11 +208,15 @@ class HintReceiver:
 
     def _run(self) -> None:
         """Celery installs no signal handlers off the main thread, and starts again here if it ever gives up."""
+        self._app.set_current()  # for this thread: it is where Celery looks for the task
         while not self._stopping.is_set():
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    self._worker().start()
+                    worker = self._worker()
+                    worker.start()
+                if worker.exitcode == 0 and not self._stopping.is_set() and self._on_shutdown is not None:
+                    self._on_shutdown()
             except Exception as error:
                 _log.error("celery stopped", error=f"{type(error).__name__}: {error}")
             self._stopping.wait(1.0)

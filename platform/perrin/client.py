@@ -73,6 +73,7 @@ from perrin.wire import (
     PoolAction,
     PoolRecord,
     Submission,
+    UserRecord,
     WorkerRecord,
 )
 
@@ -88,6 +89,7 @@ _GROUP = TypeAdapter(GroupRecord)
 _GROUPS = TypeAdapter(list[GroupRecord])
 _POOL = TypeAdapter(PoolRecord)
 _POOLS = TypeAdapter(list[PoolRecord])
+_USER = TypeAdapter(UserRecord)
 _WORKERS = TypeAdapter(list[WorkerRecord])
 _HEALTH = TypeAdapter(Health)
 
@@ -300,6 +302,10 @@ class Client:
         """
         change = _made(PoolAction, action=action, reason=reason)
         return self._transport.read(_POOL, "POST", wire_path("pools", name), json=change.model_dump())
+
+    def me(self) -> UserRecord:
+        """Whose API key this is."""
+        return self._transport.read(_USER, "GET", "/me")
 
     def modalities(self) -> list[ModalityInfo]:
         """What the platform can make."""

@@ -3,12 +3,13 @@
 The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization: Bearer API-KEY``::
 
     GET    /health                        Health
+    GET    /me                            UserRecord: whose API key it is
     GET    /modalities                    [ModalityInfo]
     GET    /models                        [ModelInfo]
     POST   /jobs                          Submission -> JobRecord (201; 200 when the Idempotency-Key was seen before)
     GET    /jobs?state=&modality=&search=&before=&limit=      [JobRecord], newest first
     GET    /jobs?dead=true&before=&limit=                     [JobRecord] that came to nothing and were not tried again
-    GET    /jobs/{id}                     JobRecord
+    GET    /jobs/{id}                     JobRecord, with its children
     POST   /jobs/{id}/cancel              JobRecord; 409 once the job has ended
     POST   /jobs/{id}/retry               JobRecord of a new job (201); 409 unless the old one came to nothing
     GET    /jobs/{id}/history             [AttemptRecord]
@@ -54,6 +55,7 @@ __all__ = [
     "ProgressRecord",
     "StageRecord",
     "Submission",
+    "UserRecord",
     "WorkerRecord",
 ]
 
@@ -224,9 +226,11 @@ class JobRecord(_Record):
     group: str | None = None
     name: str | None = Field(None, description="What it is called within its group.")
     parents: list[Parent] = []
+    children: list[str] = Field([], description="Jobs that wait, or waited, for it; left out of lists of jobs.")
     retry_of: str | None = Field(None, description="The job that this one is another try of.")
     retries: int = Field(0, description="How often it was tried again by itself.")
     gpu_seconds: float = Field(0.0, description="Seconds of a device that it has taken, in all attempts.")
+    joules: float | None = Field(None, description="Energy that its attempts have taken; null if no device tells.")
 
 
 class StageRecord(_Record):
@@ -252,6 +256,8 @@ class AttemptRecord(_Record):
     error_kind: str | None
     message: str
     stages: list[StageRecord]
+    gpu_seconds: float = Field(0.0, description="Seconds of a device that it has taken.")
+    joules: float | None = Field(None, description="Energy that it has taken; null if the device does not tell.")
 
 
 class GroupRecord(_Record):
@@ -284,6 +290,13 @@ class EventRecord(_Record):
     state: JobState
     progress: ProgressRecord | None = None
     message: str = ""
+
+
+class UserRecord(_Record):
+    """Whose API key it is."""
+
+    name: str
+    operator: bool = Field(description="May pause, drain and resume pools.")
 
 
 class WorkerRecord(_Record):

@@ -25,6 +25,7 @@ def made(store: JobStore, artifacts: ArtifactStore, new: New, data: bytes) -> Jo
     store.committing(job.lease)
     staged = artifacts.stage(job.lease, 0, data)
     artifacts.publish(staged)
+    store.charge({job.id: 1.0}, {job.id: 50.0})
     store.commit(job.lease, [NewArtifact("0.pgm", "m", staged.size, staged.sha256, (0,), {})])
     return store.get(job.id)
 

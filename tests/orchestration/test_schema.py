@@ -40,15 +40,15 @@ def test_migrations_make_what_the_models_say_and_unmake_it(empty_url: str) -> No
 
 def test_an_empty_store_is_refused_with_the_command_to_run(empty_url: str) -> None:
     database = Database(empty_url)
-    with pytest.raises(SchemaMismatch, match=r"is empty .* needs revision 0002: run `perrin db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=r"is empty .* needs revision 0003: run `perrin db upgrade`"):
         schema.check(database)
     database.close()
 
 
 def test_an_older_store_names_both_revisions_and_the_command(store_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(schema, "known", lambda: ("0003", "0002"))
+    monkeypatch.setattr(schema, "known", lambda: ("0004", "0003"))
     database = Database(store_url)
-    with pytest.raises(SchemaMismatch, match=r"at revision 0002, older than 0003.*run `perrin db upgrade`"):
+    with pytest.raises(SchemaMismatch, match=r"at revision 0003, older than 0004.*run `perrin db upgrade`"):
         schema.check(database)
     database.close()
 
@@ -57,7 +57,7 @@ def test_a_newer_store_names_both_revisions_and_is_left_alone(store_url: str) ->
     stamp(store_url, "9999")
     database = Database(store_url)
     for attempt in (schema.check, schema.upgrade):
-        with pytest.raises(SchemaMismatch, match=r"at revision 9999, newer than 0002.*upgrade perrin") as newer:
+        with pytest.raises(SchemaMismatch, match=r"at revision 9999, newer than 0003.*upgrade perrin") as newer:
             attempt(database)
         assert "\n" not in newer.value.message
     assert schema.revision(database) == "9999"
@@ -71,8 +71,8 @@ def test_a_store_is_backed_up_before_it_is_migrated(tmp_path: Path, monkeypatch:
     user = store.people.add("ann")
     job = store.submit(NewJob(user.id, "dots", "dots-1", {}, "pgm", "dots"))[0]
     assert prepare_store(settings) is None
-    monkeypatch.setattr(schema, "known", lambda: ("0003", "0002"))
-    monkeypatch.setattr(schema, "upgrade", lambda _database: "0003")
+    monkeypatch.setattr(schema, "known", lambda: ("0004", "0003"))
+    monkeypatch.setattr(schema, "upgrade", lambda _database: "0004")
     copy = prepare_store(settings)
     assert copy is not None
     assert copy.parent == tmp_path / "backups"
@@ -85,8 +85,8 @@ def test_a_postgresql_store_is_migrated_only_once_the_person_has_backed_it_up(
     if store_url.startswith("sqlite"):
         pytest.skip("SQLite is backed up by Perrin itself")
     settings = Settings(home=tmp_path, database_url=store_url)
-    monkeypatch.setattr(schema, "known", lambda: ("0003", "0002"))
-    monkeypatch.setattr(schema, "upgrade", lambda _database: "0003")
+    monkeypatch.setattr(schema, "known", lambda: ("0004", "0003"))
+    monkeypatch.setattr(schema, "upgrade", lambda _database: "0004")
     with pytest.raises(SchemaMismatch, match="pg_dump"):
         prepare_store(settings)
     assert prepare_store(settings, backed_up=True) is None
@@ -175,5 +175,29 @@ def test_what_was_there_before_a_migration_is_there_after_it_and_back(empty_url:
     schema.upgrade(database)
     store = JobStore(empty_url)
     assert store.get("high").priority == 2
+    store.close()
+    database.close()
+
+
+def test_energy_comes_and_goes_with_its_revision_and_the_jobs_stay(empty_url: str) -> None:
+    database = Database(empty_url)
+    schema.upgrade(database, "0002")
+    with database.engine.begin() as connection:
+        for statement in BEFORE.split(";"):
+            connection.exec_driver_sql(statement)
+        connection.exec_driver_sql("UPDATE jobs SET gpu_seconds = 2.5 WHERE id = 'held'")
+    schema.upgrade(database)
+    store = JobStore(empty_url)
+    assert (store.get("held").gpu_seconds, store.get("held").joules) == (2.5, None)
+    store.charge({"held": 1.5}, {"held": 60.0})
+    assert (store.get("held").gpu_seconds, store.get("held").joules) == (4.0, 60.0)
+    store.close()
+    schema.downgrade(database, "0002")
+    with database.engine.begin() as connection:
+        found = connection.exec_driver_sql("SELECT id, gpu_seconds FROM jobs WHERE id = 'held'").all()
+    assert [tuple(row) for row in found] == [("held", 4.0)]
+    schema.upgrade(database)
+    store = JobStore(empty_url)
+    assert store.get("held").joules is None
     store.close()
     database.close()

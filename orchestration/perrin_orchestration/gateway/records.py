@@ -100,6 +100,7 @@ def job_record(job: Job, about: About) -> JobRecord:
         retry_of=job.retry_of,
         retries=job.retries,
         gpu_seconds=round(job.gpu_seconds, 3),
+        joules=None if job.joules is None else round(job.joules, 3),
     )
 
 
@@ -115,6 +116,8 @@ def attempt_record(attempt: Attempt) -> AttemptRecord:
         state=None if attempt.state is None else JobState(attempt.state),
         error_kind=attempt.error_kind,
         message=attempt.message,
+        gpu_seconds=round(attempt.gpu_seconds, 3),
+        joules=None if attempt.joules is None else round(attempt.joules, 3),
         stages=[
             StageRecord(
                 name=stage.name,

@@ -24,6 +24,7 @@ from perrin.wire import (
     PoolAction,
     PoolRecord,
     Submission,
+    UserRecord,
     WorkerRecord,
 )
 from perrin_orchestration.gateway.context import Context, Ctx, Me
@@ -122,7 +123,8 @@ def list_jobs(
 @router.get("/jobs/{job_id}")
 def get_job(context: Ctx, me: Me, job_id: str) -> JobRecord:
     """A job."""
-    return _record(context, _mine(context, me, job_id))
+    job = _mine(context, me, job_id)
+    return _record(context, job).model_copy(update={"children": list(context.store.children(job.id))})
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -240,6 +242,12 @@ def change_pool(context: Ctx, me: Me, name: str, change: PoolAction) -> PoolReco
     pool = context.store.pools.set(_clean(name), change.action, change.reason)
     context.hints.wake()
     return pool_record(pool)
+
+
+@router.get("/me")
+def whoami(me: Me) -> UserRecord:
+    """Whose API key this is."""
+    return UserRecord(name=me.name, operator=me.operator)
 
 
 @router.get("/workers")

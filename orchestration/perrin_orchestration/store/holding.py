@@ -135,13 +135,23 @@ class Holder(Part):
         if not self.database.write(lambda c: rows.select(c, sql.SAVE, values)):
             raise StaleLease(lease)
 
-    def charge(self, seconds: Mapping[str, float]) -> None:
-        """Write GPU-seconds on the accounts of jobs (by id) and of their users. Wants no lease: used up is used up."""
+    def charge(self, seconds: Mapping[str, float], joules: Mapping[str, float] | None = None) -> None:
+        """Write what jobs (by id) have taken of a device on their accounts, and the seconds on their users'.
+
+        Wants no lease: used up is used up. It counts as taken by the job's last attempt.
+
+        Args:
+            seconds: of the device.
+            joules: for those of these jobs whose device tells.
+        """
+        energy = joules or {}
 
         def work(connection: Connection) -> None:
             bills: dict[str, dict[str, Any]] = {}
             for job_id, spent in sorted(seconds.items()):
-                for row in rows.select(connection, sql.CHARGE_JOB, {"id": job_id, "seconds": spent}):
+                values = {"id": job_id, "seconds": spent, "joules": energy.get(job_id)}
+                for row in rows.select(connection, sql.CHARGE_JOB, values):
+                    execute(connection, sql.CHARGE_ATTEMPT, values | {"epoch": row["epoch"]})
                     bill = bills.setdefault(row["user_id"], {"id": row["user_id"], "seconds": 0.0, "job": 0.0})
                     bill["seconds"] += spent
                     bill["job"] = max(bill["job"], row["gpu_seconds"])

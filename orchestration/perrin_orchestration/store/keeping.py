@@ -48,7 +48,7 @@ class Keeper(Part):
                 return Removed((), ())
             ids = tuple(row["id"] for row in old)
             named = {row["sha256"] for row in rows.select(connection, sql.DELETE_ARTIFACTS, {"ids": ids})}
-            for query in (sql.DELETE_EVENTS, sql.DELETE_EDGES, sql.FORGET_RETRY, sql.DELETE_JOBS):
+            for query in (sql.DELETE_EVENTS, sql.DELETE_COSTS, sql.DELETE_EDGES, sql.FORGET_RETRY, sql.DELETE_JOBS):
                 execute(connection, query, {"ids": ids})
             groups = tuple({row["group_id"] for row in old} - {None})
             if groups:

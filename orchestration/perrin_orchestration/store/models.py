@@ -13,6 +13,7 @@ __all__ = [
     "ApiKeyRow",
     "ArtifactRow",
     "Base",
+    "CostRow",
     "EdgeRow",
     "EventRow",
     "GroupRow",
@@ -113,6 +114,7 @@ class JobRow(Base):
     crashes: Mapped[int] = mapped_column(server_default="0")
     retries: Mapped[int] = mapped_column(server_default="0")
     gpu_seconds: Mapped[float] = mapped_column(server_default="0")
+    joules: Mapped[float | None]
 
     stage: Mapped[str | None] = mapped_column(String(16))
     done: Mapped[int] = mapped_column(server_default="0")
@@ -143,6 +145,17 @@ class JobRow(Base):
         _partial("jobs_retry_ix", "retry_of", where="retry_of IS NOT NULL", unique=True),
         _partial("jobs_finished_ix", "finished_at", "state", "pool", "created_at", where="finished_at IS NOT NULL"),
     )
+
+
+class CostRow(Base):
+    """What one attempt at a job has taken of a device."""
+
+    __tablename__ = "costs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    gpu_seconds: Mapped[float]
+    joules: Mapped[float | None]
 
 
 class GroupRow(Base):

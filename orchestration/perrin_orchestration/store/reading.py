@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -112,6 +112,12 @@ class JobReader(Part):
         ids = tuple(job_ids)
         return self.database.read(lambda c: _parents(c, ids)) if ids else {}
 
+    def children(self, job_id: str, limit: int = 500) -> tuple[str, ...]:
+        """Ids of the jobs that wait, or waited, for this one, in the order of their submission."""
+        values = {"id": job_id, "limit": limit}
+        found = self.database.read(lambda c: rows.select(c, queries.CHILD_IDS, values))
+        return tuple(row["child_id"] for row in found)
+
     def about(self, jobs: Sequence[Job]) -> dict[str, About]:
         """What is not in the rows of jobs themselves, by id; all of one moment."""
         asked = {job.id: job for job in jobs}
@@ -131,7 +137,9 @@ class JobReader(Part):
         events: list[Event] = []
         while page := self.events(job_id, events[-1].number if events else 0):
             events += page
-        return attempts(events)
+        found = self.database.read(lambda c: rows.select(c, queries.COSTS, {"job_id": job_id}))
+        costs = {row["epoch"]: {"gpu_seconds": row["gpu_seconds"], "joules": row["joules"]} for row in found}
+        return tuple(replace(attempt, **costs.get(attempt.epoch, {})) for attempt in attempts(events))
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """What happened to a job after its event number ``after``, in order."""

@@ -152,6 +152,7 @@ class Job:
         crashes: how often the process that ran it died.
         retries: how often it was tried again after failing.
         gpu_seconds: seconds of a device that it has taken, in all attempts.
+        joules: energy that it has taken, in all attempts, of devices that tell; None if none did.
         stage, done, total: the last progress known; stage is None before any.
         event_count: number of the last event.
         saved_sha256: hash of the last saved sampler state, or None.
@@ -187,6 +188,7 @@ class Job:
     crashes: int
     retries: int
     gpu_seconds: float
+    joules: float | None
     stage: str | None
     done: int
     total: int

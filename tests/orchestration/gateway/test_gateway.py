@@ -31,7 +31,7 @@ def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> No
 def test_health_is_open_and_everything_else_wants_a_key(served: Served) -> None:
     with httpx.Client(base_url=served.url + "/v1", trust_env=False, timeout=60) as nobody:
         health = wire.Health(**nobody.get("/health").json())
-        assert (health.ok, health.schema_revision) == (True, "0002")
+        assert (health.ok, health.schema_revision) == (True, "0003")
         for path in (
             "/modalities",
             "/models",

@@ -137,3 +137,17 @@ def test_pools_are_paused_drained_and_resumed_by_operators_alone(served: Served,
         ):
             bad = olga.post(path, json=body)
             assert (bad.status_code, error(bad)["field"]) == (422, field)
+
+
+def test_a_job_tells_of_its_children_and_a_key_of_its_user(
+    served: Served, ann: httpx.Client, bob: httpx.Client
+) -> None:
+    parent = ann.post("/jobs", json={"modality": "dots"}).json()
+    assert parent["children"] == []
+    below = [
+        ann.post("/jobs", json={"modality": "dots", "parents": [{"job": parent["id"]}]}).json()["id"] for _ in range(2)
+    ]
+    assert ann.get(f"/jobs/{parent['id']}").json()["children"] == below
+    assert ann.get("/me").json() == {"name": "ann", "operator": False}
+    assert bob.get("/me").json()["name"] == "bob"
+    ann.post(f"/jobs/{parent['id']}/cancel").raise_for_status()

@@ -6,6 +6,7 @@ from perrin_orchestration.store.queries.query import Query
 
 __all__ = [
     "DELETE_ARTIFACTS",
+    "DELETE_COSTS",
     "DELETE_EDGES",
     "DELETE_EVENTS",
     "DELETE_GROUPS",
@@ -37,6 +38,13 @@ DELETE_ARTIFACTS = Query(
 DELETE FROM artifacts WHERE job_id IN :ids RETURNING sha256
 """,
     "artifacts_job_id_key",
+)
+
+DELETE_COSTS = Query(
+    """
+DELETE FROM costs WHERE job_id IN :ids
+""",
+    "costs_pkey",
 )
 
 DELETE_EVENTS = Query(

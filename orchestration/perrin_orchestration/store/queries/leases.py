@@ -5,6 +5,7 @@ from __future__ import annotations
 from perrin_orchestration.store.queries.query import Query
 
 __all__ = [
+    "CHARGE_ATTEMPT",
     "CHARGE_JOB",
     "CHARGE_USER",
     "CLAIM",
@@ -214,13 +215,27 @@ RETURNING id, epoch, owner, worker, state, stage, done, total, error_kind, event
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
-# GPU-seconds that a job has taken, whoever holds it by now: they were used up either way.
+# What a job has taken, whoever holds it by now: it was used up either way. Joules are NULL until a device tells some.
 CHARGE_JOB = Query(
     """
-UPDATE jobs SET gpu_seconds = gpu_seconds + :seconds WHERE id = :id RETURNING user_id, gpu_seconds
+UPDATE jobs SET
+    gpu_seconds = gpu_seconds + :seconds,
+    joules = CASE WHEN CAST(:joules AS DOUBLE PRECISION) IS NULL THEN joules
+        ELSE COALESCE(joules, 0) + CAST(:joules AS DOUBLE PRECISION) END
+WHERE id = :id
+RETURNING user_id, epoch, gpu_seconds
 """,
     "jobs_id_key",
 )
+
+# The same on the account of the attempt.
+CHARGE_ATTEMPT = Query("""
+INSERT INTO costs (job_id, epoch, gpu_seconds, joules) VALUES (:id, :epoch, :seconds, :joules)
+ON CONFLICT (job_id, epoch) DO UPDATE SET
+    gpu_seconds = costs.gpu_seconds + excluded.gpu_seconds,
+    joules = CASE WHEN excluded.joules IS NULL THEN costs.joules
+        ELSE COALESCE(costs.joules, 0) + excluded.joules END
+""")
 
 # The same on the user's account; `typical` follows what the user's jobs take.
 CHARGE_USER = Query(

@@ -8,6 +8,8 @@ __all__ = [
     "ANY_JOB",
     "ARTIFACT",
     "ARTIFACTS",
+    "CHILD_IDS",
+    "COSTS",
     "DEAD_JOBS",
     "EDGES",
     "EVENTS",
@@ -126,6 +128,22 @@ SELECT group_id, state, COUNT(*) AS jobs FROM jobs WHERE group_id IN :ids GROUP 
 )
 
 # What jobs wait for, or waited for.
+CHILD_IDS = Query(
+    """
+SELECT DISTINCT jobs.number, edges.child_id FROM edges JOIN jobs ON jobs.id = edges.child_id
+WHERE edges.parent_id = :id ORDER BY jobs.number LIMIT :limit
+""",
+    "edges_parent_ix",
+    "jobs_id_key",
+)
+
+COSTS = Query(
+    """
+SELECT epoch, gpu_seconds, joules FROM costs WHERE job_id = :job_id
+""",
+    "costs_pkey",
+)
+
 EDGES = Query(
     """
 SELECT * FROM edges WHERE child_id IN :ids ORDER BY child_id, number
