@@ -20,11 +20,12 @@ from typing import Any
 import structlog
 
 from perrin.engine import Doing, Engine, Event, Failed, File, Finished, Preview, Progress, Request
-from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageError, Unreachable
+from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageAway, StorageError, Unreachable
 from perrin.settings import Settings
 from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel, Closed
+from perrin_orchestration.inputs import read_inputs
 from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease
 
 __all__ = ["EngineProcess", "Identity", "error_kind", "main"]
@@ -153,7 +154,7 @@ class EngineProcess:
             return
         self._look_at = self._clock() + IDLE_SECONDS
         try:
-            self._artifacts.check_room()
+            self._artifacts.check_ready()
             jobs = self._store.claim(
                 self._me.owner, self._me.worker, self._me.pools, self._engine.free, self._settings.lease_seconds
             )
@@ -166,22 +167,24 @@ class EngineProcess:
             self._admit(job)
 
     def _admit(self, job: Job, fresh: bool = False) -> None:
-        state = None if fresh else self._saved(job)
-        held = _Held(job, state is not None, self._clock())
+        held = _Held(job, False, self._clock())
         self._held[job.id] = held
-        request = Request(
-            job.id,
-            job.modality,
-            job.parameters,
-            job.format,
-            state=state,
-            previews=True,
-            owner=job.user_id,
-            priority=job.priority,
-            deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
-            strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
-        )
         try:
+            state = None if fresh else self._saved(job)
+            held.resumed = state is not None
+            request = Request(
+                job.id,
+                job.modality,
+                job.parameters,
+                job.format,
+                state=state,
+                previews=True,
+                owner=job.user_id,
+                priority=job.priority,
+                deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
+                strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
+                inputs=read_inputs(job, self._store, self._artifacts, self._alive),
+            )
             if not fresh:
                 self._store.start(job.lease)
             self._engine.admit(request)
@@ -189,13 +192,15 @@ class EngineProcess:
             self._forget(held, "lost")
         except Exception as error:  # a plugin's face may raise anything
             self._fail(held, error)
-        _log.info("job started", job=job.id, epoch=job.epoch, resumed=state is not None)
+        _log.info("job started", job=job.id, epoch=job.epoch, resumed=held.resumed)
 
     def _saved(self, job: Job) -> bytes | None:
         if job.saved_sha256 is None:
             return None
         try:
-            return self._artifacts.state(job.id, job.saved_sha256)
+            return self._artifacts.state(job.id, job.saved_sha256, self._alive)
+        except StorageAway:  # it may still be there: worth waiting for
+            raise
         except StorageError as error:
             _log.warning("starts over", job=job.id, reason=error.message)
             return None
@@ -215,6 +220,11 @@ class EngineProcess:
         """Say what a plugin is about to be called for: if it hangs or crashes, that is who is to blame."""
         with contextlib.suppress(Closed):  # noticed at the next message; here it would look like the plugin's error
             self._channel.send({"is": "turn", "ids": doing.requests, "stage": doing.stage})
+
+    def _alive(self) -> None:
+        """Bytes are on their way."""
+        with contextlib.suppress(Closed):
+            self._channel.send({"is": "alive"})
 
     def _handle(self, held: _Held, event: Event) -> None:
         match event:
@@ -236,14 +246,15 @@ class EngineProcess:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def _commit(self, held: _Held, files: tuple[File, ...]) -> None:
+    def _commit(self, held: _Held, files: tuple[File, ...]) -> bool:
+        """Whether the job is to go on from its saved state: its files could not be kept, and may be another time."""
         lease = held.lease
         try:
             self._store.committing(lease)
             staged = []
             for number, file in enumerate(files):
-                staged.append(self._artifacts.stage(lease, number, file.data))
-                self._channel.send({"is": "alive"})
+                staged.append(self._artifacts.stage(lease, number, file.data, self._alive))
+                self._alive()
             for item in staged:
                 self._artifacts.publish(item)
             rows = [
@@ -257,24 +268,26 @@ class EngineProcess:
         except StorageError as error:
             self._artifacts.discard(lease)
             self._store.fail(lease, *error_kind(error))
+            return True
         except StaleLease:
             self._artifacts.discard(lease)
             raise
+        return False
 
     def _fail(self, held: _Held, error: Exception) -> None:
         kind, line = error_kind(error)
         _log.warning("job failed", job=held.job.id, kind=kind, error=line)
-        self._end(held, lambda: self._store.fail(held.lease, kind, line))
+        self._end(held, lambda: self._store.fail(held.lease, kind, line), keep_state=kind == "storage")
 
     def _release(self) -> None:
         for held in tuple(self._held.values()):
             self._save_one(held)
             self._end(held, lambda held=held: self._store.release(held.lease), keep_state=True)  # type: ignore[misc]
 
-    def _end(self, held: _Held, write: Callable[[], None], *, keep_state: bool = False) -> None:
+    def _end(self, held: _Held, write: Callable[[], bool | None], *, keep_state: bool = False) -> None:
         """Write a job's end down. If its lease is lost, or the store away, its end is no longer ours to write."""
         try:
-            write()
+            keep_state = write() or keep_state
         except StaleLease:
             self._forget(held, "lost")
             return
@@ -308,7 +321,7 @@ class EngineProcess:
         if state is None:
             return
         try:
-            sha256 = self._artifacts.put_state(held.lease, state)
+            sha256 = self._artifacts.put_state(held.lease, state, self._alive)
             self._store.save(held.lease, sha256)
         except StaleLease:
             self._forget(held, "lost")

@@ -23,7 +23,7 @@ from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.engine_handle import EngineHandle
 from perrin_orchestration.engine_process import GRACE_SECONDS
-from perrin_orchestration.retention import clean
+from perrin_orchestration.retention import Housekeeper
 from perrin_orchestration.store import Job, JobStore, StaleLease, Worker, schema
 from perrin_orchestration.telemetry import Telemetry, gpu_count
 from perrin_orchestration.transport import HintReceiver, HintSender, make_app
@@ -68,7 +68,7 @@ class Supervisor:
         self._engines = [
             EngineHandle(self.id, device, self._pools, settings.lease_seconds, environment) for device in devices
         ]
-        self._artifacts = ArtifactStore(settings.artifacts_path)
+        self._house = Housekeeper(settings)
         self._hint_in, self._hint_out = socket.socketpair()
         self._hint_out.setblocking(False)
         self._app = make_app(settings)
@@ -80,7 +80,7 @@ class Supervisor:
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
-        self._account, self._clean = _Every(1.0), _Every(60.0)
+        self._account = _Every(1.0)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -90,6 +90,7 @@ class Supervisor:
         for engine in self._engines:
             engine.spawn()
         self._receiver.start()
+        self._house.start()
         try:
             while self._drain_until is None or self._alive():
                 self._listen(0.1)
@@ -101,8 +102,6 @@ class Supervisor:
                     self._duty(self._bring_back)
                 if self._account.due():
                     self._duty(self._charge)
-                if self._clean.due():
-                    self._duty(self._clean_up)
                 self._duty(self._tell_how)
                 self._draining()
             self._duty(self._bury)
@@ -112,6 +111,7 @@ class Supervisor:
                 engine.kill()
             self._receiver.stop()
             self._receiver.join()
+            self._house.stop()
             self._duty(lambda: self._store.workers.gone(self.id))
             _log.info("worker stopped", worker=self.id)
 
@@ -194,9 +194,9 @@ class Supervisor:
         for job in taken_back:
             _log.warning("job taken back", job=job.id, epoch=job.epoch, state=job.state.value, crashes=job.crashes)
             if job.state.terminal:
-                self._artifacts.forget(job.id)
+                self._house.forget(job.id)
             else:
-                self._artifacts.discard(job.lease)
+                self._house.discard(job.lease)
 
     def _cancel(self) -> None:
         engines = {engine.owner: engine for engine in self._alive() if engine.jobs}
@@ -220,12 +220,6 @@ class Supervisor:
             bill = dict(engine.spent)
             self._store.charge(bill)
             engine.paid(bill)
-
-    def _clean_up(self) -> None:
-        """Retention, a little at a time."""
-        removed = clean(self._store, self._artifacts, self._settings)
-        if removed:
-            _log.info("jobs deleted", jobs=removed)
 
     def _tell_how(self) -> None:
         state = self._how()
@@ -317,6 +311,7 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
     logs.configure(settings.log_level, process="worker")
     store = JobStore(settings.store_url, patience=2.0)
     schema.check(store.database)
+    ArtifactStore(settings.artifacts_path).check()
     supervisor = Supervisor(settings, store, on, pools)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.drain())

@@ -208,9 +208,10 @@ class Holder(Part):
                 tell(connection, changed, now, message=message)
                 settle(connection, changed, now)
             else:
-                changed = rows.select(connection, sql.TRY_AGAIN, {**values, "run_after": now + pause})
-                again = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
-                tell(connection, changed, now, message=again)
+                again = {"run_after": now + pause, "resume": kind == "storage"}
+                changed = rows.select(connection, sql.TRY_AGAIN, values | again)
+                line = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
+                tell(connection, changed, now, message=line)
 
         self.database.write(work)
 

@@ -190,11 +190,13 @@ RETURNING *
     "jobs_id_key|jobs_owner_ix",
 )
 
-# held -> waiting: it failed in a way that may pass, and is tried again, from its beginning, after a pause.
+# held -> waiting: it failed in a way that may pass, and is tried again after a pause; from its beginning, unless all
+# that failed was keeping what it made.
 TRY_AGAIN = Query(
     """
 UPDATE jobs SET
-    state = 'waiting', owner = NULL, lease_until = NULL, saved_sha256 = NULL, run_after = :run_after,
+    state = 'waiting', owner = NULL, lease_until = NULL,
+    saved_sha256 = CASE WHEN :resume THEN saved_sha256 END, run_after = :run_after,
     retries = retries + 1, error_kind = :kind, error_message = :message, event_count = event_count + 1
 WHERE id = :id AND epoch = :epoch AND owner = :owner
 RETURNING id, epoch, owner, worker, state, stage, done, total, error_kind, event_count
