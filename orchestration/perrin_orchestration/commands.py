@@ -83,21 +83,22 @@ def worker(
         str | None, typer.Option(help="`all`, or numbers such as 0,1: one engine process each.", show_default=False)
     ] = None,
     pool: Annotated[
-        list[str] | None, typer.Option(help="Pool to work for; may be given again. Default: every modality here.")
+        list[str] | None,
+        typer.Option(help="Pool to work for (PERRIN_POOLS); may be given again. Default: every modality here."),
     ] = None,
 ) -> None:
     """Run a worker in this process: it claims jobs from the store and runs them."""
     from importlib.metadata import entry_points
 
-    from perrin.errors import UnknownName
-    from perrin_orchestration import supervisor
+    from perrin_orchestration import supervisor, telemetry
+    from perrin_orchestration.pools import check_pools, pools_for
 
-    known = sorted({entry.name for entry in entry_points(group="perrin.modalities")})
-    for name in pool or ():
-        if name not in known:
-            raise UnknownName("pool", name, "one of " + (", ".join(known) or "none installed"))
     settings = _settings(home=home)
-    supervisor.run(settings, supervisor.devices(settings, cpu=cpu, gpus=gpus), tuple(pool or known))
+    known = sorted({entry.name for entry in entry_points(group="perrin.modalities")})
+    named = pool or [name.strip() for name in settings.pools.split(",") if name.strip()]
+    check_pools(named, known)
+    on = supervisor.devices(settings, cpu=cpu, gpus=gpus)
+    supervisor.run(settings, on, tuple(named) or pools_for(known, telemetry.device_memory(on)))
 
 
 db = typer.Typer(help="Look after the job store.", no_args_is_help=True)

@@ -6,10 +6,9 @@ measured here. An engine that has not moved for that long hangs, and its leases 
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
 import socket
-import subprocess
 import sys
 import time
 import uuid
@@ -19,6 +18,7 @@ from typing import Any
 
 import structlog
 
+from perrin_orchestration import engine_process
 from perrin_orchestration.channel import Channel, Closed
 from perrin_orchestration.store import LeaseRef, Move
 
@@ -27,6 +27,16 @@ __all__ = ["EngineHandle", "Tracked"]
 SLACK = 4.0
 """How much longer than the slowest measured a unit of a stage may take. A first load is measured against nothing, so
 it has this many leases."""
+
+IDLE_SILENCE = 30.0
+"""An engine without jobs says a word with every look for work; one that has been silent for this long hangs."""
+
+# On Linux an engine is forked from a process that has imported its runtimes (`perrin_orchestration.preload`).
+if sys.platform == "linux":
+    _processes = multiprocessing.get_context("forkserver")
+    _processes.set_forkserver_preload(["perrin_orchestration.preload"])
+else:
+    _processes = multiprocessing.get_context("spawn")
 
 _log = structlog.get_logger("perrin.supervisor")
 
@@ -54,7 +64,6 @@ class EngineHandle:
         device: where its models run.
         pools: what it may claim.
         lease_seconds: the shortest lease.
-        environment: the child's environment.
         clock: seconds, monotonic.
     """
 
@@ -64,12 +73,10 @@ class EngineHandle:
         device: str,
         pools: tuple[str, ...],
         lease_seconds: float,
-        environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = device
         self._worker, self._pools, self._lease = worker, pools, lease_seconds
-        self._environment = dict(os.environ if environment is None else environment)
         self._clock = clock
         self._slowest: dict[str, float] = {}
         self._spawns = 0
@@ -83,14 +90,14 @@ class EngineHandle:
         self.owner = uuid.uuid4().hex
         self.jobs: dict[str, Tracked] = {}
         self.models: tuple[str, ...] = ()
+        self.elsewhere: frozenset[str] = frozenset()
         self.turn: tuple[str, ...] = ()
         self.stage = ""
         self.ready = False
         self._began = self._moved = self._renewed = self._clock()
         ours, theirs = socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
-        command = [sys.executable, "-m", "perrin_orchestration", "engine", "--fd", str(theirs.fileno())]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=self._environment)
+        self.process = _processes.Process(target=engine_process.main, args=(theirs,), name="perrin-engine")
+        self.process.start()
         theirs.close()
         self.channel = Channel(ours)
         setup = {"owner": self.owner, "worker": self._worker, "pools": self._pools, "device": self.device}
@@ -188,8 +195,9 @@ class EngineHandle:
 
     @property
     def hangs(self) -> bool:
-        """It holds jobs and has not moved for nearly as long as their leases last."""
-        return bool(self.jobs) and self._clock() - self._moved > 0.9 * self.allowance
+        """It has not moved for nearly as long as its jobs' leases last; or, without jobs, says nothing at all."""
+        silence = 0.9 * self.allowance if self.jobs else max(IDLE_SILENCE, self.allowance)
+        return self.ready and self._clock() - self._moved > silence
 
     @property
     def turned(self) -> bool:
@@ -236,6 +244,16 @@ class EngineHandle:
     # --- death --------------------------------------------------------------------------------------------------------
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid or 0
+
+    @property
+    def ended(self) -> bool:
+        """The process is no more."""
+        return self.process.exitcode is not None
+
+    @property
     def blamed(self) -> list[str]:
         """The jobs that the process was working on: several where they share a network call."""
         return [job for job in self.turn if job in self.jobs]
@@ -243,7 +261,7 @@ class EngineHandle:
     @property
     def epitaph(self) -> str:
         """How the process ended, in words."""
-        code = self.process.returncode
+        code = self.process.exitcode
         if code is not None and code < 0:
             try:
                 return f"killed by {signal.Signals(-code).name}"
@@ -254,4 +272,4 @@ class EngineHandle:
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()

@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel, Closed
 from perrin_orchestration.inputs import read_inputs
-from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease
+from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease, Warmth
 
 __all__ = ["EngineProcess", "Identity", "error_kind", "main"]
 
@@ -101,6 +102,7 @@ class EngineProcess:
         self._look_at = 0.0
         self._drain_until: float | None = None
         self._models: tuple[str, ...] = ()
+        self._elsewhere: frozenset[str] = frozenset()
         engine.report = self._report
 
     def run(self) -> None:
@@ -129,6 +131,8 @@ class EngineProcess:
                     self._look_at = 0.0
                 case "drain":
                     self.drain()
+                case "elsewhere":
+                    self._elsewhere = frozenset(message["models"])
                 case "cancel":
                     self._cancel(message["id"], message["epoch"])
                 case "abandon":
@@ -153,11 +157,13 @@ class EngineProcess:
         if self._drain_until is not None or self._engine.free < 1 or self._clock() < self._look_at:
             return
         self._look_at = self._clock() + IDLE_SECONDS
+        if not self._held:
+            self._channel.send({"is": "alive"})
         try:
             self._artifacts.check_ready()
-            jobs = self._store.claim(
-                self._me.owner, self._me.worker, self._me.pools, self._engine.free, self._settings.lease_seconds
-            )
+            who, free, lease = self._me, self._engine.free, self._settings.lease_seconds
+            warmth = Warmth(frozenset(name.partition("@")[0] for name in self._engine.loaded), self._elsewhere)
+            jobs = self._store.claim(who.owner, who.worker, who.pools, free, lease, warmth)
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
             self._look_at = self._clock() + 5.0
@@ -331,16 +337,29 @@ class EngineProcess:
             self._artifacts.drop_states(held.job.id, keep=sha256)
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its supervisor dies; elsewhere the closed channel ends it after a tick."""
+def _introduce() -> None:
+    """Have a name, and ask Linux for death with the parent; elsewhere the closed channel ends this after a tick.
+
+    The parent is the fork server, which ends when its supervisor does.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        libc = ctypes.CDLL(None)
+        libc.prctl(15, b"perrin-engine")  # PR_SET_NAME
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def main(descriptor: int) -> None:
-    """Run as the child of a supervisor that holds the other end of ``descriptor``."""
-    _die_with_parent()
-    channel = Channel.from_fd(descriptor)
+def main(connection: socket.socket) -> None:
+    """Run as the child of a supervisor that holds the other end of ``connection``."""
+    _introduce()
+    try:
+        _work(Channel(connection))
+    except PerrinError as error:
+        _log.error("engine cannot work", reason=error.message)
+        os._exit(error.exit_code)
+    os._exit(0)  # a driver's clean-up on exit may hang, and everything that matters is in the store
+
+
+def _work(channel: Channel) -> None:
     settings = Settings()
     setup: dict[str, Any] = channel.receive(30.0)[0]
     logs.configure(settings.log_level, process="engine", engine=setup["owner"], device=setup["device"])
@@ -355,4 +374,3 @@ def main(descriptor: int) -> None:
     )
     signal.signal(signal.SIGTERM, lambda *_: process.drain())
     process.run()
-    os._exit(0)  # a driver's clean-up on exit may hang, and everything that matters is in the store

@@ -30,6 +30,9 @@ from perrin_orchestration.transport import HintReceiver, HintSender, make_app
 
 __all__ = ["Supervisor", "devices", "run"]
 
+CALL_SECONDS, CALLS = 10.0, 3
+"""The worker calls itself through the broker this often, and listens anew after so many calls that it has not heard."""
+
 _log = structlog.get_logger("perrin.supervisor")
 
 
@@ -62,12 +65,7 @@ class Supervisor:
         self._settings, self._store = settings, store
         self._pools = tuple(pools)
         self._devices = tuple(devices)
-        environment = dict(os.environ, PERRIN_HOME=str(settings.home_path))
-        if settings.threads:
-            environment["OMP_NUM_THREADS"] = str(settings.threads)
-        self._engines = [
-            EngineHandle(self.id, device, self._pools, settings.lease_seconds, environment) for device in devices
-        ]
+        self._engines = [EngineHandle(self.id, device, self._pools, settings.lease_seconds) for device in devices]
         self._house = Housekeeper(settings)
         self._hint_in, self._hint_out = socket.socketpair()
         self._hint_out.setblocking(False)
@@ -80,7 +78,7 @@ class Supervisor:
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
-        self._account = _Every(1.0)
+        self._account, self._call = _Every(1.0), _Every(CALL_SECONDS)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -102,6 +100,8 @@ class Supervisor:
                     self._duty(self._bring_back)
                 if self._account.due():
                     self._duty(self._charge)
+                if self._call.due():
+                    self._duty(self._hear)
                 self._duty(self._tell_how)
                 self._draining()
             self._duty(self._bury)
@@ -168,10 +168,10 @@ class Supervisor:
     def _bury(self) -> None:
         """Notice engines that died or hang; give their jobs back at once and start them again."""
         for engine in self._engines:
-            if engine.process.poll() is None and engine.hangs:
+            if not engine.ended and engine.hangs:
                 _log.error("engine hangs", owner=engine.owner, seconds=engine.allowance)
                 engine.kill()
-            if engine.process.poll() is not None and engine.spawn_at == 0.0:
+            if engine.ended and engine.spawn_at == 0.0:
                 engine.hear()
                 tell = _log.info if self._drain_until else _log.error
                 tell("engine ended", owner=engine.owner, how=engine.epitaph, jobs=[*engine.jobs])
@@ -214,6 +214,13 @@ class Supervisor:
         for pool in self._store.queued_pools():
             self._sender.send(pool)
 
+    def _hear(self) -> None:
+        """Start listening again if hints are sent and not heard. Jobs wait for it no longer than for a lost hint."""
+        if self._receiver.unheard >= CALLS:
+            _log.error("hints are not heard, listens anew", calls=self._receiver.unheard)
+            self._receiver.restart()
+        self._receiver.call()
+
     def _charge(self) -> None:
         """Put the seconds that the devices worked on the accounts of jobs and users."""
         for engine in self._engines:
@@ -226,7 +233,7 @@ class Supervisor:
         if state == self._state and not self._report.due():
             return
         self._state = state
-        usage = self._telemetry.usage([os.getpid(), *(engine.process.pid for engine in self._alive())])
+        usage = self._telemetry.usage([os.getpid(), *(engine.pid for engine in self._alive())])
         me = Worker(
             id=self.id,
             host=socket.gethostname(),
@@ -244,6 +251,17 @@ class Supervisor:
         )
         if self._store.workers.seen(me):
             self.drain()
+        self._tell_warm()
+
+    def _tell_warm(self) -> None:
+        """Tell the engines which models others have in memory that have nothing to do."""
+        warm, alive = self._store.workers.warm(self.id), self._alive()
+        for engine in alive:
+            beside = (other.models for other in alive if other is not engine and not other.jobs)
+            models = warm.union(*beside)
+            if models != engine.elsewhere:
+                engine.elsewhere = models
+                engine.tell({"do": "elsewhere", "models": sorted(models)})
 
     def _how(self) -> str:
         if self._drain_until is not None:
@@ -264,7 +282,7 @@ class Supervisor:
         self._drain_said = True
 
     def _alive(self) -> list[EngineHandle]:
-        return [engine for engine in self._engines if engine.spawn_at == 0.0 and engine.process.poll() is None]
+        return [engine for engine in self._engines if engine.spawn_at == 0.0 and not engine.ended]
 
     def _on_hint(self, pool: str) -> None:
         """Runs in Celery's thread."""
@@ -309,6 +327,9 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
         SchemaMismatch: the store is not one for this Perrin.
     """
     logs.configure(settings.log_level, process="worker")
+    os.environ.update(PERRIN_HOME=str(settings.home_path), PERRIN_POOLS=",".join(pools))  # for the engines
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     store = JobStore(settings.store_url, patience=2.0)
     schema.check(store.database)
     ArtifactStore(settings.artifacts_path).check()

@@ -17,6 +17,7 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery
+from kombu import Exchange, Queue
 
 from perrin.settings import Settings
 
@@ -150,6 +151,9 @@ class HintSender:
 class HintReceiver:
     """A Celery worker in a thread, whose one task raises a flag.
 
+    A consumer may stop without an error: its connection is half open, or somebody has told it to cancel a queue. So the
+    worker also listens to a queue of its own, and `call` sends a message there.
+
     Args:
         app: the Celery application.
         name: this worker's node name.
@@ -160,21 +164,44 @@ class HintReceiver:
     def __init__(self, app: Celery, name: str, pools: Iterable[str], on_hint: Callable[[str], None]) -> None:
         self._app, self._name = app, name
         self._queues = [queue_name(pool) for pool in pools]
+        self._own = Queue(f"perrin.worker.{name}", Exchange(""), f"perrin.worker.{name}", durable=False, expires=60.0)
         self._on_hint = on_hint
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+        self._thread = threading.Thread()
+        self.unheard = 0
+        """Calls that the broker took and that did not arrive here."""
 
     def start(self) -> None:
         """Begin to listen."""
+
+        def hint(pool: str) -> None:
+            self.unheard = 0
+            if pool:
+                self._on_hint(pool)
+
+        self._app.task(name=HINT, ignore_result=True, shared=False)(hint)
+        self._listen()
+
+    def call(self) -> None:
+        """Send a message that only this worker hears, to see that it hears. Never raises."""
+        with contextlib.suppress(Exception):  # a broker that takes nothing says nothing of the consumer
+            self._app.send_task(HINT, args=("",), queue=self._own, expires=EXPIRES, retry=False)
+            self.unheard += 1
+
+    def restart(self) -> None:
+        """Listen anew, in another thread if the present one does not end within some seconds."""
+        from celery.worker import state
+
+        state.should_stop = 0
+        self.join()
+        self.unheard = 0
+        self._listen()
+
+    def _listen(self) -> None:
         from celery.worker import state
 
         state.should_stop = None
-        on_hint = self._on_hint
-
-        def hint(pool: str) -> None:
-            on_hint(pool)
-
-        self._app.task(name=HINT, ignore_result=True)(hint)
+        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -190,7 +217,10 @@ class HintReceiver:
 
     def _run(self) -> None:
         """Celery installs no signal handlers off the main thread, and starts again here if it ever gives up."""
-        while not self._stopping.is_set():
+        from celery.worker import state
+
+        self._app.set_current()  # in this thread; the task is nobody else's
+        while not self._stopping.is_set() and state.should_stop is None:
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
@@ -201,12 +231,13 @@ class HintReceiver:
 
     def _worker(self) -> Any:
         _make_folders(self._app)
+        self._app.amqp.queues.add(self._own)
         return self._app.WorkController(
             app=self._app,
             hostname=self._name,
             concurrency=1,
             pool="solo",
-            queues=self._queues,
+            queues=[*self._queues, self._own.name],
             without_gossip=True,
             without_heartbeat=True,
             without_mingle=True,

@@ -80,6 +80,7 @@ class Parameters(BaseModel):
     steps: int | None = Field(None, ge=1, le=1000, title="Steps", description="Sampler steps.")
     sampler: str | None = Field(None, max_length=64, title="Sampler", description="Sampler, by its name.")
     guidance: float | None = Field(None, ge=0, le=30, title="Guidance", description="Guidance scale; 1 is none.")
+    strict: bool = Field(False, title="Strict", description="Computed alone: the same bits, whatever runs beside it.")
 
     def resolved(self, card: ModelCard) -> Self:
         """The same request with every default of ``card`` written out and every name checked.

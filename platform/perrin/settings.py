@@ -35,6 +35,7 @@ class Settings(BaseSettings):
         None, description="Where files go: a folder, or s3://BUCKET/PREFIX. Default: under home."
     )
     models: str = Field("", description="Extra folders with models, separated by the path separator.")
+    pools: str = Field("", description="Pools that a worker works for, with commas; every modality here if empty.")
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps or auto.")
     threads: int = Field(0, ge=0, description="CPU threads a model may use; 0 leaves it to torch.")
     host: str = Field("127.0.0.1", description="Interface that the gateway and the dashboard listen on.")

@@ -62,7 +62,8 @@ class Platform:
         return int(json.loads((self.home / "run.json").read_text())["pids"][name])
 
     def engine(self) -> psutil.Process:
-        (engine,) = psutil.Process(self.pid("worker")).children()
+        below = psutil.Process(self.pid("worker")).children(recursive=True)
+        (engine,) = (process for process in below if process.name() == "perrin-engine")
         return engine
 
     def idle(self) -> None:

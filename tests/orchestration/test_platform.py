@@ -267,3 +267,27 @@ def test_postgresql_holds_the_jobs_as_well(dots: Path, postgres_empty: str, tmp_
         assert not (tmp_path / "perrin.db").exists()
         with pytest.raises(Conflict, match="runs already"), embedded.platform(tmp_path):
             pass
+
+
+def test_a_stop_signal_to_all_is_the_supervisors_to_carry_out(platform: Platform) -> None:
+    platform.idle()
+    worker = psutil.Process(platform.pid("worker"))
+    servers = [process for process in worker.children() if process.name() != "perrin-engine"]
+    engine = platform.engine()
+    for server in servers:
+        server.terminate()
+    job = platform.wait(platform.submit(), "succeeded")
+    assert all(server.is_running() for server in servers)
+    assert (platform.engine(), job.attempts) == (engine, 1)
+
+
+def test_a_fork_server_that_died_takes_its_engines_along_and_is_started_again(
+    platform: Platform, undisturbed: list[bytes]
+) -> None:
+    job_id = platform.submit(steps=20, count=2, delay=0.1)
+    platform.at_step(job_id, 3)
+    engine = platform.engine()
+    engine.parent().kill()
+    job = platform.wait(job_id, "succeeded")
+    assert platform.bytes(job) == undisturbed
+    assert not engine.is_running()

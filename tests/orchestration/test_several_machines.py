@@ -139,7 +139,7 @@ def test_two_machines_share_the_work_and_one_goes_on_where_the_other_was_killed(
     lost = platform.job(jobs[0]).worker
     assert lost is not None
     worker = studio.process(lost)
-    (engine,) = worker.children()
+    (engine,) = (p for p in worker.children(recursive=True) if p.name() == "perrin-engine")
     for process in (worker, engine):
         os.kill(process.pid, signal.SIGKILL)
     moved = [job_id for job_id, holder in holders.items() if holder == lost]

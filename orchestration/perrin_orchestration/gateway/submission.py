@@ -17,6 +17,7 @@ from perrin.modality import validate
 from perrin.wire import GroupSubmission, Submission
 from perrin_orchestration.gateway.context import Context
 from perrin_orchestration.inputs import check_parent, given_files, with_artifacts
+from perrin_orchestration.pools import pool_of
 from perrin_orchestration.store import Edge, NewGroup, NewJob, User
 
 __all__ = ["new_group", "new_job"]
@@ -79,7 +80,7 @@ def _job(
         model=card.name,
         parameters=values,
         format=kind.name,
-        pool=face.name,
+        pool=pool_of(card),
         label=submission.label,
         priority=submission.priority,
         run_after=_seconds(submission.run_after) or 0.0,

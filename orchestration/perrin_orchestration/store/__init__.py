@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perrin_orchestration.store.claiming import Warmth
 from perrin_orchestration.store.jobs import JobStore
 from perrin_orchestration.store.values import (
     Account,
@@ -43,5 +44,6 @@ __all__ = [
     "Pool",
     "StaleLease",
     "User",
+    "Warmth",
     "Worker",
 ]

@@ -51,6 +51,11 @@ class Flight:
     results: Sequence[Any] = ()
     files: list[File] = field(default_factory=list)
 
+    @property
+    def strict(self) -> bool:
+        """It shares no network call with other requests."""
+        return self.request.strict or self.parameters.strict
+
     def encode(self, runtime: Runtime, now: float) -> list[Event]:
         """Start its run, or go on with the one it was saved from."""
         rid = self.request.id

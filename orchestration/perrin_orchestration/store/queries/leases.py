@@ -19,6 +19,7 @@ __all__ = [
     "INSERT_ARTIFACT",
     "LIFT",
     "LINES",
+    "LOCK_POSTGRESQL",
     "PROGRESS",
     "RELEASE",
     "RENEW",
@@ -73,7 +74,7 @@ UPDATE users SET used = CASE WHEN used < :used THEN :used ELSE used END, active 
 # writer in at a time.
 HEADS_SQLITE = Query(
     """
-SELECT number, rank FROM jobs
+SELECT number, rank, model, created_at, run_after FROM jobs
 WHERE state = 'queued' AND pool = :pool AND user_id = :user_id AND (deadline IS NULL OR deadline > :now)
 ORDER BY rank, number LIMIT :limit
 """,
@@ -81,12 +82,20 @@ ORDER BY rank, number LIMIT :limit
 )
 HEADS_POSTGRESQL = Query(
     """
-SELECT number, rank FROM jobs
+SELECT number, rank, model, created_at, run_after FROM jobs
 WHERE state = 'queued' AND pool = :pool AND user_id = :user_id AND (deadline IS NULL OR deadline > :now)
 ORDER BY rank, number LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """,
     "jobs_queue_ix",
+)
+
+# Those of some jobs that no other claim is looking at (PostgreSQL).
+LOCK_POSTGRESQL = Query(
+    """
+SELECT number FROM jobs WHERE number IN :numbers AND state = 'queued' FOR UPDATE SKIP LOCKED
+""",
+    "jobs_pkey",
 )
 
 # queued -> leased.
