@@ -17,7 +17,7 @@ from perrin.wire import ModalityInfo, ModelInfo
 
 __all__ = ["draw_form", "fill"]
 
-ADVANCED = frozenset({"model", "steps", "sampler", "guidance"})
+ADVANCED = frozenset({"model", "steps", "sampler", "guidance", "strict"})
 """Fields of every modality that have a good default."""
 
 LARGE = 2**31

@@ -1,4 +1,4 @@
-"""The processes of a platform: ``python -m perrin_orchestration gateway|worker|engine|platform``.
+"""The processes of a platform: ``python -m perrin_orchestration gateway|worker|platform``.
 
 People start them through ``perrin``; these are the same without the command line's own imports.
 """
@@ -15,11 +15,7 @@ def main(arguments: list[str]) -> int:
     role = arguments[0] if arguments else ""
     descriptor = int(arguments[2]) if arguments[1:2] == ["--fd"] else None
     try:
-        if role == "engine" and descriptor is not None:
-            from perrin_orchestration.engine_process import main as engine
-
-            engine(descriptor)
-        elif role == "gateway":
+        if role == "gateway":
             from perrin_orchestration.gateway.serve import serve
 
             serve(descriptor=descriptor)

@@ -83,21 +83,22 @@ def worker(
         str | None, typer.Option(help="`all`, or numbers such as 0,1: one engine process each.", show_default=False)
     ] = None,
     pool: Annotated[
-        list[str] | None, typer.Option(help="Pool to work for; may be given again. Default: every modality here.")
+        list[str] | None,
+        typer.Option(help="Pool to work for (PERRIN_POOLS); may be given again. Default: every modality here."),
     ] = None,
 ) -> None:
     """Run a worker in this process: it claims jobs from the store and runs them."""
     from importlib.metadata import entry_points
 
-    from perrin.errors import UnknownName
-    from perrin_orchestration import supervisor
+    from perrin_orchestration import supervisor, telemetry
+    from perrin_orchestration.pools import check_pools, pools_for
 
-    known = sorted({entry.name for entry in entry_points(group="perrin.modalities")})
-    for name in pool or ():
-        if name not in known:
-            raise UnknownName("pool", name, "one of " + (", ".join(known) or "none installed"))
     settings = _settings(home=home)
-    supervisor.run(settings, supervisor.devices(settings, cpu=cpu, gpus=gpus), tuple(pool or known))
+    known = sorted({entry.name for entry in entry_points(group="perrin.modalities")})
+    named = pool or [name.strip() for name in settings.pools.split(",") if name.strip()]
+    check_pools(named, known)
+    on = supervisor.devices(settings, cpu=cpu, gpus=gpus)
+    supervisor.run(settings, on, tuple(named) or pools_for(known, telemetry.device_memory(on)))
 
 
 db = typer.Typer(help="Look after the job store.", no_args_is_help=True)
@@ -140,7 +141,7 @@ def _backup(
 
 @db.command("restore")
 def _restore(file: Annotated[Path, typer.Argument(help="What `perrin db backup` wrote.")], home: Home = None) -> None:
-    """Put a backup in the place of a SQLite job store. Nothing may be running."""
+    """Put a backup in the place of a SQLite job store, and queue again what was held. Nothing may be running."""
     from perrin.errors import Conflict
     from perrin_orchestration.runfile import is_running
     from perrin_orchestration.store import schema
@@ -149,25 +150,58 @@ def _restore(file: Annotated[Path, typer.Argument(help="What `perrin db backup` 
     settings = _settings(home=home)
     if is_running(settings):
         raise Conflict(f"Perrin runs on {settings.home_path}: `perrin down` first")
-    schema.restore(Database(settings.store_url), file)
-    typer.echo(f"restored from {file}")
+    queued = schema.restore(Database(settings.store_url), file)
+    typer.echo(f"restored from {file}; {queued} jobs that were being worked on are queued again")
+
+
+@db.command("settle")
+def _settle(home: Home = None) -> None:
+    """Queue again every job that somebody holds. After pg_restore, before any worker is started."""
+    from perrin.errors import Conflict
+    from perrin_orchestration.store import JobStore, schema
+
+    store = JobStore(_settings(home=home).store_url)
+    schema.check(store.database)
+    if live := store.workers.live():
+        raise Conflict(f"{live} workers have been seen on this store a moment ago: stop them, wait, and try again")
+    typer.echo(f"{len(store.let_go('restored from a backup'))} jobs that were being worked on are queued again")
 
 
 @db.command("clean")
 def _clean(home: Home = None) -> None:
     """Delete jobs that ended longer ago than PERRIN_KEEP_DAYS, and files that belong to no job."""
     from perrin_orchestration.artifacts import ArtifactStore
-    from perrin_orchestration.retention import clean, sweep
+    from perrin_orchestration.retention import Sweeper, clean
     from perrin_orchestration.store import JobStore, schema
 
     settings = _settings(home=home)
     store, artifacts = JobStore(settings.store_url), ArtifactStore(settings.artifacts_path)
     schema.check(store.database)
+    artifacts.check()
     jobs = 0
     while some := clean(store, artifacts, settings):
         jobs += some
-    files = sweep(store, artifacts)
+    files = Sweeper(store, artifacts).all()
     typer.echo(f"deleted {jobs} jobs, and {files} files that belonged to none")
+
+
+@db.command("key")
+def _key(
+    name: Annotated[str, typer.Argument(help="A user, made if there is none of this name.")],
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Lets the user pause, drain and resume pools as well.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Make an API key for a user and print it. It is shown this once: the store has only its hash."""
+    from perrin_orchestration.store import JobStore, schema
+    from perrin_orchestration.store.people import new_api_key
+
+    store = JobStore(_settings(home=home).store_url)
+    schema.check(store.database)
+    key = new_api_key()
+    store.people.allow(store.people.add(name, operator=operator), key, "perrin db key")
+    typer.echo(key)
 
 
 @db.command("share")

@@ -6,10 +6,9 @@ measured here. An engine that has not moved for that long hangs, and its leases 
 
 from __future__ import annotations
 
-import os
+import multiprocessing
 import signal
 import socket
-import subprocess
 import sys
 import time
 import uuid
@@ -19,7 +18,9 @@ from typing import Any
 
 import structlog
 
+from perrin_orchestration import engine_process
 from perrin_orchestration.channel import Channel, Closed
+from perrin_orchestration.energy import Meter, shares
 from perrin_orchestration.store import LeaseRef, Move
 
 __all__ = ["EngineHandle", "Tracked"]
@@ -27,6 +28,16 @@ __all__ = ["EngineHandle", "Tracked"]
 SLACK = 4.0
 """How much longer than the slowest measured a unit of a stage may take. A first load is measured against nothing, so
 it has this many leases."""
+
+IDLE_SILENCE = 30.0
+"""An engine without jobs says a word with every look for work; one that has been silent for this long hangs."""
+
+# On Linux an engine is forked from a process that has imported its runtimes (`perrin_orchestration.preload`).
+if sys.platform == "linux":
+    _processes = multiprocessing.get_context("forkserver")
+    _processes.set_forkserver_preload(["perrin_orchestration.preload"])
+else:
+    _processes = multiprocessing.get_context("spawn")
 
 _log = structlog.get_logger("perrin.supervisor")
 
@@ -54,7 +65,6 @@ class EngineHandle:
         device: where its models run.
         pools: what it may claim.
         lease_seconds: the shortest lease.
-        environment: the child's environment.
         clock: seconds, monotonic.
     """
 
@@ -64,18 +74,17 @@ class EngineHandle:
         device: str,
         pools: tuple[str, ...],
         lease_seconds: float,
-        environment: Mapping[str, str] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.device = device
         self._worker, self._pools, self._lease = worker, pools, lease_seconds
-        self._environment = dict(os.environ if environment is None else environment)
         self._clock = clock
         self._slowest: dict[str, float] = {}
         self._spawns = 0
         self.finished = 0
         self.spawn_at = 0.0
         self.spent: dict[str, float] = {}
+        self._meter, self._joules = Meter(device), dict[str, float]()
         self._spent_at = self._clock()
 
     def spawn(self) -> None:
@@ -83,14 +92,14 @@ class EngineHandle:
         self.owner = uuid.uuid4().hex
         self.jobs: dict[str, Tracked] = {}
         self.models: tuple[str, ...] = ()
+        self.elsewhere: frozenset[str] = frozenset()
         self.turn: tuple[str, ...] = ()
         self.stage = ""
         self.ready = False
         self._began = self._moved = self._renewed = self._clock()
         ours, theirs = socket.socketpair()
-        os.set_inheritable(theirs.fileno(), True)
-        command = [sys.executable, "-m", "perrin_orchestration", "engine", "--fd", str(theirs.fileno())]
-        self.process = subprocess.Popen(command, pass_fds=[theirs.fileno()], env=self._environment)
+        self.process = _processes.Process(target=engine_process.main, args=(theirs,), name="perrin-engine")
+        self.process.start()
         theirs.close()
         self.channel = Channel(ours)
         setup = {"owner": self.owner, "worker": self._worker, "pools": self._pools, "device": self.device}
@@ -152,9 +161,17 @@ class EngineHandle:
             self.spent[job_id] = self.spent.get(job_id, 0.0) + (now - self._spent_at) / len(jobs)
         self._spent_at = now
 
+    def bill(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Seconds and joules, by job, that are not on the accounts yet."""
+        seconds = dict(self.spent)
+        for job_id, joules in shares(self._meter.read(), seconds).items():
+            self._joules[job_id] = self._joules.get(job_id, 0.0) + joules
+        return seconds, dict(self._joules)
+
     def paid(self, bill: Mapping[str, float]) -> None:
         """These seconds, by job, are on the accounts; `spent` holds those that are not."""
         for job_id, seconds in bill.items():
+            self._joules.pop(job_id, None)
             left = self.spent.pop(job_id) - seconds
             if left > 0:
                 self.spent[job_id] = left
@@ -188,8 +205,9 @@ class EngineHandle:
 
     @property
     def hangs(self) -> bool:
-        """It holds jobs and has not moved for nearly as long as their leases last."""
-        return bool(self.jobs) and self._clock() - self._moved > 0.9 * self.allowance
+        """It has not moved for nearly as long as its jobs' leases last; or, without jobs, says nothing at all."""
+        silence = 0.9 * self.allowance if self.jobs else max(IDLE_SILENCE, self.allowance)
+        return self.ready and self._clock() - self._moved > silence
 
     @property
     def turned(self) -> bool:
@@ -236,6 +254,16 @@ class EngineHandle:
     # --- death --------------------------------------------------------------------------------------------------------
 
     @property
+    def pid(self) -> int:
+        """Of the process."""
+        return self.process.pid or 0
+
+    @property
+    def ended(self) -> bool:
+        """The process is no more."""
+        return self.process.exitcode is not None
+
+    @property
     def blamed(self) -> list[str]:
         """The jobs that the process was working on: several where they share a network call."""
         return [job for job in self.turn if job in self.jobs]
@@ -243,7 +271,7 @@ class EngineHandle:
     @property
     def epitaph(self) -> str:
         """How the process ended, in words."""
-        code = self.process.returncode
+        code = self.process.exitcode
         if code is not None and code < 0:
             try:
                 return f"killed by {signal.Signals(-code).name}"
@@ -254,4 +282,4 @@ class EngineHandle:
     def kill(self) -> None:
         """End the process now."""
         self.process.kill()
-        self.process.wait()
+        self.process.join()

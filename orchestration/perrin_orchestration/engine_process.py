@@ -11,6 +11,7 @@ import contextlib
 import ctypes
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -20,12 +21,13 @@ from typing import Any
 import structlog
 
 from perrin.engine import Doing, Engine, Event, Failed, File, Finished, Preview, Progress, Request
-from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageError, Unreachable
+from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageAway, StorageError, Unreachable
 from perrin.settings import Settings
 from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel, Closed
-from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease
+from perrin_orchestration.inputs import read_inputs
+from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease, Warmth
 
 __all__ = ["EngineProcess", "Identity", "error_kind", "main"]
 
@@ -100,6 +102,7 @@ class EngineProcess:
         self._look_at = 0.0
         self._drain_until: float | None = None
         self._models: tuple[str, ...] = ()
+        self._elsewhere: frozenset[str] = frozenset()
         engine.report = self._report
 
     def run(self) -> None:
@@ -122,12 +125,15 @@ class EngineProcess:
     # --- what the supervisor says -------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        for message in self._channel.receive(0.0 if self._held else IDLE_SECONDS):
+        idle = 0.0 if self._held else max(0.0, min(IDLE_SECONDS, self._look_at - self._clock()))
+        for message in self._channel.receive(idle):
             match message["do"]:
                 case "claim":
                     self._look_at = 0.0
                 case "drain":
                     self.drain()
+                case "elsewhere":
+                    self._elsewhere = frozenset(message["models"])
                 case "cancel":
                     self._cancel(message["id"], message["epoch"])
                 case "abandon":
@@ -152,11 +158,13 @@ class EngineProcess:
         if self._drain_until is not None or self._engine.free < 1 or self._clock() < self._look_at:
             return
         self._look_at = self._clock() + IDLE_SECONDS
+        if not self._held:
+            self._channel.send({"is": "alive"})
         try:
-            self._artifacts.check_room()
-            jobs = self._store.claim(
-                self._me.owner, self._me.worker, self._me.pools, self._engine.free, self._settings.lease_seconds
-            )
+            self._artifacts.check_ready()
+            who, free, lease = self._me, self._engine.free, self._settings.lease_seconds
+            warmth = Warmth(frozenset(name.partition("@")[0] for name in self._engine.loaded), self._elsewhere)
+            jobs = self._store.claim(who.owner, who.worker, who.pools, free, lease, warmth)
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
             self._look_at = self._clock() + 5.0
@@ -166,22 +174,24 @@ class EngineProcess:
             self._admit(job)
 
     def _admit(self, job: Job, fresh: bool = False) -> None:
-        state = None if fresh else self._saved(job)
-        held = _Held(job, state is not None, self._clock())
+        held = _Held(job, False, self._clock())
         self._held[job.id] = held
-        request = Request(
-            job.id,
-            job.modality,
-            job.parameters,
-            job.format,
-            state=state,
-            previews=True,
-            owner=job.user_id,
-            priority=job.priority,
-            deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
-            strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
-        )
         try:
+            state = None if fresh else self._saved(job)
+            held.resumed = state is not None
+            request = Request(
+                job.id,
+                job.modality,
+                job.parameters,
+                job.format,
+                state=state,
+                previews=True,
+                owner=job.user_id,
+                priority=job.priority,
+                deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
+                strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
+                inputs=read_inputs(job, self._store, self._artifacts, self._alive),
+            )
             if not fresh:
                 self._store.start(job.lease)
             self._engine.admit(request)
@@ -189,13 +199,15 @@ class EngineProcess:
             self._forget(held, "lost")
         except Exception as error:  # a plugin's face may raise anything
             self._fail(held, error)
-        _log.info("job started", job=job.id, epoch=job.epoch, resumed=state is not None)
+        _log.info("job started", job=job.id, epoch=job.epoch, resumed=held.resumed)
 
     def _saved(self, job: Job) -> bytes | None:
         if job.saved_sha256 is None:
             return None
         try:
-            return self._artifacts.state(job.id, job.saved_sha256)
+            return self._artifacts.state(job.id, job.saved_sha256, self._alive)
+        except StorageAway:  # it may still be there: worth waiting for
+            raise
         except StorageError as error:
             _log.warning("starts over", job=job.id, reason=error.message)
             return None
@@ -215,6 +227,11 @@ class EngineProcess:
         """Say what a plugin is about to be called for: if it hangs or crashes, that is who is to blame."""
         with contextlib.suppress(Closed):  # noticed at the next message; here it would look like the plugin's error
             self._channel.send({"is": "turn", "ids": doing.requests, "stage": doing.stage})
+
+    def _alive(self) -> None:
+        """Bytes are on their way."""
+        with contextlib.suppress(Closed):
+            self._channel.send({"is": "alive"})
 
     def _handle(self, held: _Held, event: Event) -> None:
         match event:
@@ -236,14 +253,15 @@ class EngineProcess:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def _commit(self, held: _Held, files: tuple[File, ...]) -> None:
+    def _commit(self, held: _Held, files: tuple[File, ...]) -> bool:
+        """Whether the job is to go on from its saved state: its files could not be kept, and may be another time."""
         lease = held.lease
         try:
             self._store.committing(lease)
             staged = []
             for number, file in enumerate(files):
-                staged.append(self._artifacts.stage(lease, number, file.data))
-                self._channel.send({"is": "alive"})
+                staged.append(self._artifacts.stage(lease, number, file.data, self._alive))
+                self._alive()
             for item in staged:
                 self._artifacts.publish(item)
             rows = [
@@ -257,24 +275,26 @@ class EngineProcess:
         except StorageError as error:
             self._artifacts.discard(lease)
             self._store.fail(lease, *error_kind(error))
+            return True
         except StaleLease:
             self._artifacts.discard(lease)
             raise
+        return False
 
     def _fail(self, held: _Held, error: Exception) -> None:
         kind, line = error_kind(error)
         _log.warning("job failed", job=held.job.id, kind=kind, error=line)
-        self._end(held, lambda: self._store.fail(held.lease, kind, line))
+        self._end(held, lambda: self._store.fail(held.lease, kind, line), keep_state=kind == "storage")
 
     def _release(self) -> None:
         for held in tuple(self._held.values()):
             self._save_one(held)
             self._end(held, lambda held=held: self._store.release(held.lease), keep_state=True)  # type: ignore[misc]
 
-    def _end(self, held: _Held, write: Callable[[], None], *, keep_state: bool = False) -> None:
+    def _end(self, held: _Held, write: Callable[[], bool | None], *, keep_state: bool = False) -> None:
         """Write a job's end down. If its lease is lost, or the store away, its end is no longer ours to write."""
         try:
-            write()
+            keep_state = write() or keep_state
         except StaleLease:
             self._forget(held, "lost")
             return
@@ -308,7 +328,7 @@ class EngineProcess:
         if state is None:
             return
         try:
-            sha256 = self._artifacts.put_state(held.lease, state)
+            sha256 = self._artifacts.put_state(held.lease, state, self._alive)
             self._store.save(held.lease, sha256)
         except StaleLease:
             self._forget(held, "lost")
@@ -318,16 +338,29 @@ class EngineProcess:
             self._artifacts.drop_states(held.job.id, keep=sha256)
 
 
-def _die_with_parent() -> None:
-    """Ask Linux to kill this process when its supervisor dies; elsewhere the closed channel ends it after a tick."""
+def _introduce() -> None:
+    """Have a name, and ask Linux for death with the parent; elsewhere the closed channel ends this after a tick.
+
+    The parent is the fork server, which ends when its supervisor does.
+    """
     if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+        libc = ctypes.CDLL(None)
+        libc.prctl(15, b"perrin-engine")  # PR_SET_NAME
+        libc.prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
-def main(descriptor: int) -> None:
-    """Run as the child of a supervisor that holds the other end of ``descriptor``."""
-    _die_with_parent()
-    channel = Channel.from_fd(descriptor)
+def main(connection: socket.socket) -> None:
+    """Run as the child of a supervisor that holds the other end of ``connection``."""
+    _introduce()
+    try:
+        _work(Channel(connection))
+    except PerrinError as error:
+        _log.error("engine cannot work", reason=error.message)
+        os._exit(error.exit_code)
+    os._exit(0)  # a driver's clean-up on exit may hang, and everything that matters is in the store
+
+
+def _work(channel: Channel) -> None:
     settings = Settings()
     setup: dict[str, Any] = channel.receive(30.0)[0]
     logs.configure(settings.log_level, process="engine", engine=setup["owner"], device=setup["device"])
@@ -342,4 +375,3 @@ def main(descriptor: int) -> None:
     )
     signal.signal(signal.SIGTERM, lambda *_: process.drain())
     process.run()
-    os._exit(0)  # a driver's clean-up on exit may hang, and everything that matters is in the store

@@ -23,12 +23,15 @@ from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.engine_handle import EngineHandle
 from perrin_orchestration.engine_process import GRACE_SECONDS
-from perrin_orchestration.retention import clean
+from perrin_orchestration.retention import Housekeeper
 from perrin_orchestration.store import Job, JobStore, StaleLease, Worker, schema
 from perrin_orchestration.telemetry import Telemetry, gpu_count
 from perrin_orchestration.transport import HintReceiver, HintSender, make_app
 
 __all__ = ["Supervisor", "devices", "run"]
+
+CALL_SECONDS, CALLS = 10.0, 3
+"""The worker calls itself through the broker this often, and listens anew after so many calls that it has not heard."""
 
 _log = structlog.get_logger("perrin.supervisor")
 
@@ -62,25 +65,20 @@ class Supervisor:
         self._settings, self._store = settings, store
         self._pools = tuple(pools)
         self._devices = tuple(devices)
-        environment = dict(os.environ, PERRIN_HOME=str(settings.home_path))
-        if settings.threads:
-            environment["OMP_NUM_THREADS"] = str(settings.threads)
-        self._engines = [
-            EngineHandle(self.id, device, self._pools, settings.lease_seconds, environment) for device in devices
-        ]
-        self._artifacts = ArtifactStore(settings.artifacts_path)
+        self._engines = [EngineHandle(self.id, device, self._pools, settings.lease_seconds) for device in devices]
+        self._house = Housekeeper(settings)
         self._hint_in, self._hint_out = socket.socketpair()
         self._hint_out.setblocking(False)
         self._app = make_app(settings)
         self._sender = HintSender(self._app, store)
-        self._receiver = HintReceiver(self._app, f"perrin@{self.id[:12]}", self._pools, self._on_hint)
+        self._receiver = HintReceiver(self._app, f"perrin@{self.id[:12]}", self._pools, self._on_hint, self.drain)
         self._telemetry = Telemetry(devices)
         self._started = time.time()
         self._drain_until: float | None = None
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
-        self._account, self._clean = _Every(1.0), _Every(60.0)
+        self._account, self._call = _Every(1.0), _Every(CALL_SECONDS)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -90,6 +88,7 @@ class Supervisor:
         for engine in self._engines:
             engine.spawn()
         self._receiver.start()
+        self._house.start()
         try:
             while self._drain_until is None or self._alive():
                 self._listen(0.1)
@@ -101,8 +100,8 @@ class Supervisor:
                     self._duty(self._bring_back)
                 if self._account.due():
                     self._duty(self._charge)
-                if self._clean.due():
-                    self._duty(self._clean_up)
+                if self._call.due():
+                    self._duty(self._hear)
                 self._duty(self._tell_how)
                 self._draining()
             self._duty(self._bury)
@@ -112,6 +111,7 @@ class Supervisor:
                 engine.kill()
             self._receiver.stop()
             self._receiver.join()
+            self._house.stop()
             self._duty(lambda: self._store.workers.gone(self.id))
             _log.info("worker stopped", worker=self.id)
 
@@ -168,10 +168,10 @@ class Supervisor:
     def _bury(self) -> None:
         """Notice engines that died or hang; give their jobs back at once and start them again."""
         for engine in self._engines:
-            if engine.process.poll() is None and engine.hangs:
+            if not engine.ended and engine.hangs:
                 _log.error("engine hangs", owner=engine.owner, seconds=engine.allowance)
                 engine.kill()
-            if engine.process.poll() is not None and engine.spawn_at == 0.0:
+            if engine.ended and engine.spawn_at == 0.0:
                 engine.hear()
                 tell = _log.info if self._drain_until else _log.error
                 tell("engine ended", owner=engine.owner, how=engine.epitaph, jobs=[*engine.jobs])
@@ -180,6 +180,8 @@ class Supervisor:
                 engine.channel.close()
                 engine.jobs.clear()
                 engine.respawn_later()
+        if self._dead:
+            self._duty(self._charge)  # while the attempt that took it is the job's last
         while self._dead:
             owner, blamed, how = self._dead[0]
             self._sweep(self._store.crashed(owner, blamed, f"its process ended: {how}"))
@@ -194,9 +196,9 @@ class Supervisor:
         for job in taken_back:
             _log.warning("job taken back", job=job.id, epoch=job.epoch, state=job.state.value, crashes=job.crashes)
             if job.state.terminal:
-                self._artifacts.forget(job.id)
+                self._house.forget(job.id)
             else:
-                self._artifacts.discard(job.lease)
+                self._house.discard(job.lease)
 
     def _cancel(self) -> None:
         engines = {engine.owner: engine for engine in self._alive() if engine.jobs}
@@ -214,25 +216,26 @@ class Supervisor:
         for pool in self._store.queued_pools():
             self._sender.send(pool)
 
-    def _charge(self) -> None:
-        """Put the seconds that the devices worked on the accounts of jobs and users."""
-        for engine in self._engines:
-            bill = dict(engine.spent)
-            self._store.charge(bill)
-            engine.paid(bill)
+    def _hear(self) -> None:
+        """Start listening again if hints are sent and not heard. Jobs wait for it no longer than for a lost hint."""
+        if self._receiver.unheard >= CALLS:
+            _log.error("hints are not heard, listens anew", calls=self._receiver.unheard)
+            self._receiver.restart()
+        self._receiver.call()
 
-    def _clean_up(self) -> None:
-        """Retention, a little at a time."""
-        removed = clean(self._store, self._artifacts, self._settings)
-        if removed:
-            _log.info("jobs deleted", jobs=removed)
+    def _charge(self) -> None:
+        """Put the seconds that the devices worked, and the energy, on the accounts of jobs and users."""
+        for engine in self._engines:
+            seconds, joules = engine.bill()
+            self._store.charge(seconds, joules)
+            engine.paid(seconds)
 
     def _tell_how(self) -> None:
         state = self._how()
         if state == self._state and not self._report.due():
             return
         self._state = state
-        usage = self._telemetry.usage([os.getpid(), *(engine.process.pid for engine in self._alive())])
+        usage = self._telemetry.usage([os.getpid(), *(engine.pid for engine in self._alive())])
         me = Worker(
             id=self.id,
             host=socket.gethostname(),
@@ -250,6 +253,17 @@ class Supervisor:
         )
         if self._store.workers.seen(me):
             self.drain()
+        self._tell_warm()
+
+    def _tell_warm(self) -> None:
+        """Tell the engines which models others have in memory that have nothing to do."""
+        warm, alive = self._store.workers.warm(self.id), self._alive()
+        for engine in alive:
+            beside = (other.models for other in alive if other is not engine and not other.jobs)
+            models = warm.union(*beside)
+            if models != engine.elsewhere:
+                engine.elsewhere = models
+                engine.tell({"do": "elsewhere", "models": sorted(models)})
 
     def _how(self) -> str:
         if self._drain_until is not None:
@@ -270,7 +284,7 @@ class Supervisor:
         self._drain_said = True
 
     def _alive(self) -> list[EngineHandle]:
-        return [engine for engine in self._engines if engine.spawn_at == 0.0 and engine.process.poll() is None]
+        return [engine for engine in self._engines if engine.spawn_at == 0.0 and not engine.ended]
 
     def _on_hint(self, pool: str) -> None:
         """Runs in Celery's thread."""
@@ -315,8 +329,12 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
         SchemaMismatch: the store is not one for this Perrin.
     """
     logs.configure(settings.log_level, process="worker")
+    os.environ.update(PERRIN_HOME=str(settings.home_path), PERRIN_POOLS=",".join(pools))  # for the engines
+    if settings.threads:
+        os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     store = JobStore(settings.store_url, patience=2.0)
     schema.check(store.database)
+    ArtifactStore(settings.artifacts_path).check()
     supervisor = Supervisor(settings, store, on, pools)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.drain())

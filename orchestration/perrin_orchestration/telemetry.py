@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Telemetry", "Usage", "gpu_count", "nvml_or_none"]
+__all__ = ["Telemetry", "Usage", "device_memory", "gpu_count", "nvml_or_none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +39,17 @@ def gpu_count() -> int:
     """NVIDIA devices on this machine, without loading torch."""
     nvml = nvml_or_none()
     return int(nvml.nvmlDeviceGetCount()) if nvml else 0
+
+
+def device_memory(devices: Iterable[str]) -> int:
+    """Bytes of the smallest of these devices, without loading torch; of the machine for whatever is no NVIDIA GPU."""
+    sizes = [psutil.virtual_memory().total]
+    nvml: Any = nvml_or_none()
+    for name in devices if nvml else ():
+        if name.startswith("cuda"):
+            handle = nvml.nvmlDeviceGetHandleByIndex(int(name.partition(":")[2] or 0))
+            sizes.append(int(nvml.nvmlDeviceGetMemoryInfo(handle).total))
+    return min(sizes[1:] or sizes)
 
 
 class Telemetry:

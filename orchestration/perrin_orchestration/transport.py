@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import structlog
 from celery import Celery
+from kombu import Exchange, Queue
 
 from perrin.settings import Settings
 
@@ -160,6 +161,9 @@ class HintSender:
 class HintReceiver:
     """A Celery worker in a thread, whose one task raises a flag.
 
+    A consumer may stop without an error: its connection is half open, or somebody has told it to cancel a queue. So the
+    worker also listens to a queue of its own, and `call` sends a message there.
+
     Args:
         app: the Celery application.
         name: this worker's node name.
@@ -178,21 +182,44 @@ class HintReceiver:
     ) -> None:
         self._app, self._name = app, name
         self._queues = [queue_name(pool) for pool in pools]
+        self._own = Queue(f"perrin.worker.{name}", Exchange(""), f"perrin.worker.{name}", durable=False, expires=60.0)
         self._on_hint, self._on_shutdown = on_hint, on_shutdown
+        self._generation = 0
         self._stopping = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+        self._thread = threading.Thread()
+        self.unheard = 0
+        """Calls that the broker took and that did not arrive here."""
 
     def start(self) -> None:
         """Begin to listen."""
-        from celery.worker import state
-
-        state.should_stop = None
-        on_hint = self._on_hint
 
         def hint(pool: str) -> None:
-            on_hint(pool)
+            self.unheard = 0
+            if pool:
+                self._on_hint(pool)
 
         self._app.task(name=HINT, ignore_result=True, shared=False)(hint)
+        self._listen()
+
+    def call(self) -> None:
+        """Send a message that only this worker hears, to see that it hears. Never raises."""
+        with contextlib.suppress(Exception):  # a broker that takes nothing says nothing of the consumer
+            self._app.send_task(HINT, args=("",), queue=self._own, expires=EXPIRES, retry=False)
+            self.unheard += 1
+
+    def restart(self) -> None:
+        """Listen anew, in another thread if the present one does not end within some seconds."""
+        from celery.worker import state
+
+        self._generation += 1
+        state.should_stop = 0
+        self.join()
+        self.unheard = 0
+        self._listen()
+
+    def _listen(self) -> None:
+        self._generation += 1
+        self._thread = threading.Thread(target=self._run, args=(self._generation,), name="celery", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -206,16 +233,20 @@ class HintReceiver:
         """Wait until it has stopped; after a while it is left behind, being a daemon thread."""
         self._thread.join(timeout=3.0)
 
-    def _run(self) -> None:
+    def _run(self, generation: int) -> None:
         """Celery installs no signal handlers off the main thread, and starts again here if it ever gives up."""
+        from celery.worker import state
+
         self._app.set_current()  # for this thread: it is where Celery looks for the task
-        while not self._stopping.is_set():
+        while not self._stopping.is_set() and generation == self._generation:
+            state.should_stop = None
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
                     worker = self._worker()
                     worker.start()
-                if worker.exitcode == 0 and not self._stopping.is_set() and self._on_shutdown is not None:
+                asked = worker.exitcode == 0 and not self._stopping.is_set() and generation == self._generation
+                if asked and self._on_shutdown is not None:
                     self._on_shutdown()
             except Exception as error:
                 _log.error("celery stopped", error=f"{type(error).__name__}: {error}")
@@ -223,12 +254,13 @@ class HintReceiver:
 
     def _worker(self) -> Any:
         _make_folders(self._app)
+        self._app.amqp.queues.add(self._own)
         return self._app.WorkController(
             app=self._app,
             hostname=self._name,
             concurrency=1,
             pool="solo",
-            queues=self._queues,
+            queues=[*self._queues, self._own.name],
             without_gossip=True,
             without_heartbeat=True,
             without_mingle=True,

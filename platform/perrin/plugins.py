@@ -69,7 +69,7 @@ def runtime(face: Modality) -> type[Runtime]:
     try:
         loaded: type[Runtime] = load_object(face.runtime)
     except ModuleNotFoundError as error:
-        if error.name and error.name.split(".")[0] in {"torch", "transformers", "safetensors", "PIL"}:
+        if error.name and error.name.split(".")[0] in {"torch", "tokenizers", "safetensors", "PIL"}:
             from perrin.errors import NotInstalled
 
             raise NotInstalled(f"running {face.name} models", "run") from error

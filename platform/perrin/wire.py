@@ -19,7 +19,8 @@ The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization
     GET    /groups?limit=                 [GroupRecord] without their jobs, newest first
     GET    /groups/{id}                   GroupRecord
     POST   /groups/{id}/cancel            GroupRecord; 409 once all of it has ended
-    GET    /artifacts/{id}                the bytes
+    GET    /artifacts/{id}                the bytes of a result, or of an upload
+    POST   /uploads                       a file as it is -> UploadRecord (201); its id goes into parameters
     GET    /workers                       [WorkerRecord]
     GET    /pools                         [PoolRecord]
     POST   /pools/{name}                  PoolAction -> PoolRecord; for operators
@@ -55,6 +56,7 @@ __all__ = [
     "ProgressRecord",
     "StageRecord",
     "Submission",
+    "UploadRecord",
     "UserRecord",
     "WorkerRecord",
 ]
@@ -126,7 +128,7 @@ class Parent(BaseModel):
 
     job: str = Field(min_length=1, max_length=64, description="Its id; within a group also its name.")
     parameter: str | None = Field(
-        None, max_length=64, description="The parameter that takes the id of the parent's artifact; none: only wait."
+        None, max_length=64, description="The parameter that takes what the parent makes; none: only wait."
     )
     item: int = Field(0, ge=0, le=999, description="Which of the parent's artifacts.")
 
@@ -195,6 +197,16 @@ class ArtifactRecord(_Record):
     sha256: str
     items: list[int]
     metadata: dict[str, Any]
+
+
+class UploadRecord(_Record):
+    """A file that a person gave, for jobs to take in. One that no job uses is deleted after a day."""
+
+    id: str
+    media_type: str = Field(description="By its first bytes.")
+    size: int
+    sha256: str
+    created_at: datetime
 
 
 class JobRecord(_Record):

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import structlog
+from s3 import S3Server
 
 from perrin import plugins
 from perrin_orchestration.store import JobStore, NewJob, User, schema
@@ -165,6 +166,15 @@ def postgres_migrated(postgres: str) -> Iterator[str]:
     """A migrated PostgreSQL database for the tests of one module."""
     with postgres_database(postgres) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A private S3 server with an empty bucket."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.kill()
 
 
 class Clock:

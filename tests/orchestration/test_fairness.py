@@ -11,8 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from perrin.errors import InvalidInput, NotFound
-from perrin_orchestration.store import JobStore, NewJob, User
-from perrin_orchestration.store.fairness import Standing, floor, turns
+from perrin_orchestration.store import JobStore, NewJob, User, Warmth, Worker
+from perrin_orchestration.store.claiming import WAIT
+from perrin_orchestration.store.fairness import AHEAD, Next, Standing, floor, turns
 
 New = Callable[..., NewJob]
 
@@ -34,9 +35,9 @@ def test_turns_go_to_the_lowest_level_and_leave_no_place_empty(
     jobs = {name: [100 * i + n for n in range(user[4])] for i, (name, user) in enumerate(users.items())}
     asked: list[str] = []
 
-    def available(name: str) -> Sequence[int]:
+    def available(name: str) -> Sequence[Next]:
         asked.append(name)
-        return jobs[name]
+        return [Next(number) for number in jobs[name]]
 
     taken = list(turns(standings, available, limit))
     assert len(taken) == len(set(taken)) == min(limit, sum(len(line) for line in jobs.values()))
@@ -49,6 +50,27 @@ def test_turns_go_to_the_lowest_level_and_leave_no_place_empty(
         for other in jobs:
             if counts[other] < len(jobs[other]) and counts[one] > 0:  # `other` could have had another turn
                 assert ends[one] - standings[one].cost <= ends[other] + 1e-9
+
+
+@given(
+    st.lists(st.tuples(st.floats(0, 30), st.lists(st.booleans(), max_size=8)), min_size=1, max_size=5),
+    st.integers(1, 30),
+)
+def test_a_warm_job_goes_first_only_within_its_bound(users: list[tuple[float, list[bool]]], limit: int) -> None:
+    standings = {str(i): Standing(used) for i, (used, _) in enumerate(users)}
+    lines = {str(i): [Next(100 * i + n, warm) for n, warm in enumerate(jobs)] for i, (_, jobs) in enumerate(users)}
+    levels = {name: standing.level for name, standing in standings.items()}
+    left = {name: list(line) for name, line in lines.items()}
+    taken = list(turns(standings, lines.__getitem__, limit))
+    assert len(taken) == min(limit, sum(map(len, lines.values())))
+    for number in taken:
+        user = str(number // 100)
+        job = left[user].pop(0)
+        assert job.number == number, "best first within one user"
+        waiting = [levels[name] for name, line in left.items() if line and name != user]
+        lowest = min(waiting, default=levels[user])
+        assert levels[user] <= lowest + (AHEAD if job.warm else 0.0) + 1e-9
+        levels[user] += standings[user].cost
 
 
 def test_newcomers_begin_level() -> None:
@@ -165,3 +187,49 @@ def test_energy_is_charged_to_the_attempt_that_took_it_where_the_device_tells(st
         store.release(held.lease)
     assert (store.get(job.id).gpu_seconds, store.get(job.id).joules) == (6.0, 60.0)
     assert [(a.epoch, a.gpu_seconds, a.joules) for a in store.history(job.id)] == [(1, 2.0, None), (2, 4.0, 60.0)]
+
+
+# --- models in memory -------------------------------------------------------------------------------------------------
+
+
+def test_a_warm_job_overtakes_those_of_the_last_half_minute(store: JobStore, new: New, clock: Any) -> None:
+    first = store.submit(new(model="cold"))[0]
+    clock.now += 20
+    second = store.submit(new(model="warm"))[0]
+    clock.now += 20
+    third = store.submit(new(model="warm"))[0]
+    here = Warmth(frozenset({"warm"}))
+    order = [store.claim("o", "w", ["dots"], 1, 30.0, here)[0].id for _ in range(3)]
+    assert order == [second.id, first.id, third.id], "the third came too late to overtake the first"
+
+
+def test_a_job_is_left_for_a_moment_to_who_has_its_model(store: JobStore, new: New, clock: Any) -> None:
+    elsewhere = Warmth(frozenset({"mine"}), frozenset({"theirs"}))
+    theirs, mine = store.submit(new(model="theirs"))[0], store.submit(new(model="mine"))[0]
+    nobodys = store.submit(new(model="nobodys"))[0]
+    assert [job.id for job in store.claim("o", "w", ["dots"], 9, 30.0, elsewhere)] == [mine.id, nobodys.id]
+    assert store.claim("o", "w", ["dots"], 9, 30.0, elsewhere) == ()
+    clock.now += WAIT
+    assert [job.id for job in store.claim("o", "w", ["dots"], 9, 30.0, elsewhere)] == [theirs.id]
+
+
+def test_a_user_with_a_warm_job_goes_ahead_by_ten_seconds_at_most(store: JobStore, ann: User, new: New) -> None:
+    bob = store.people.add("bob")
+    cold = [store.submit(new(model="cold"))[0] for _ in range(2)]
+    warm = [store.submit(new(user_id=bob.id, model="warm"))[0] for _ in range(4)]
+    here = Warmth(frozenset({"warm"}))
+    taken = []
+    for _ in range(6):
+        (job,) = store.claim("o", "w", ["dots"], 1, 30.0, here)
+        taken.append(job.id)
+        store.charge({job.id: 6.0})
+        store.start(job.lease)
+        store.committing(job.lease)
+        store.commit(job.lease, [])
+    assert taken == [job.id for job in (warm[0], warm[1], cold[0], warm[2], cold[1], warm[3])]
+
+
+def test_the_models_of_idle_workers_are_known(store: JobStore) -> None:
+    for number, (state, models) in enumerate([("idle", ("a", "b")), ("busy", ("c",)), ("idle", ("d",))]):
+        store.workers.seen(Worker(f"w{number}", "h", 1, "cpu", "dots", state, models, 0.0, 0.0))
+    assert store.workers.warm("w2") == {"a", "b"}

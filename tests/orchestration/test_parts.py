@@ -11,12 +11,14 @@ from typing import Any
 
 import pytest
 
-from perrin.errors import Conflict, Degenerate, InvalidInput, StorageError
+from perrin.errors import Conflict, Degenerate, InvalidInput, StorageError, UnknownName
+from perrin.models import ModelCard
 from perrin.settings import Settings
 from perrin_orchestration import supervisor
 from perrin_orchestration.channel import Channel, Closed
 from perrin_orchestration.engine_handle import SLACK, EngineHandle
 from perrin_orchestration.engine_process import error_kind
+from perrin_orchestration.pools import GIB, check_pools, pool_of, pools_for
 from perrin_orchestration.runfile import RunFile
 from perrin_orchestration.sockets import address, bind
 from perrin_orchestration.store import LeaseRef
@@ -80,7 +82,7 @@ class Time:
 
 @pytest.fixture
 def handle(clockwork: Time) -> EngineHandle:
-    made = EngineHandle("w", "cpu", ("dots",), 30.0, {}, clockwork)
+    made = EngineHandle("w", "cpu", ("dots",), 30.0, clockwork)
     made.owner, made.jobs, made.models, made.turn, made.stage, made.ready = "o", {}, (), (), "", True
     made._began = made._moved = made._renewed = clockwork()
     return made
@@ -195,6 +197,40 @@ def test_a_hint_travels_through_the_folder_broker_and_raises_the_flag(tmp_path: 
     app.close()
 
 
+def test_a_worker_that_stopped_consuming_finds_out_and_listens_anew(tmp_path: Path) -> None:
+    app, name, heard = make_app(Settings(home=tmp_path)), "perrin@deaf", threading.Event()
+    sender = HintSender(app, Outbox())
+    receiver = HintReceiver(app, name, ["dots"], lambda _pool: heard.set())
+    receiver.start()
+    sender.send("dots")
+    assert heard.wait(15)
+
+    def called() -> bool:
+        receiver.call()
+        end = time.monotonic() + 3
+        while receiver.unheard and time.monotonic() < end:
+            time.sleep(0.02)
+        return receiver.unheard == 0
+
+    assert called()
+    for queue in ("perrin.dots", f"perrin.worker.{name}"):  # as an operator's slip would, from outside
+        app.control.cancel_consumer(queue, destination=[name])
+    end = time.monotonic() + 10
+    while called():
+        assert time.monotonic() < end, "the consumer was not cancelled"
+    assert not called()
+    assert receiver.unheard == 2
+    heard.clear()
+    sender.send("dots")
+    assert not heard.wait(1)
+    receiver.restart()
+    assert heard.wait(5), "the hint that waited is heard"
+    assert called()
+    receiver.stop()
+    receiver.join()
+    app.close()
+
+
 def test_a_broker_that_is_away_leaves_the_hint_in_the_outbox() -> None:
     outbox = Outbox()
     sender = HintSender(make_app(Settings(broker_url="redis://127.0.0.1:9/0")), outbox)
@@ -203,6 +239,22 @@ def test_a_broker_that_is_away_leaves_the_hint_in_the_outbox() -> None:
 
 
 # --- the rest ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_job_waits_for_a_device_that_holds_its_model(tmp_path: Path) -> None:
+    pools = {}
+    for name, gib in (("small", 5.0), ("middle", 5.2), ("big", 40.0), ("vast", 400.0)):
+        with (tmp_path / f"{name}.safetensors").open("wb") as stream:
+            stream.truncate(int(gib * GIB))
+        values = {"name": name, "modality": "dots", "title": name, "licence": "CC0-1.0", "folder": tmp_path}
+        pools[name] = pool_of(ModelCard.model_validate({**values, "files": {f"{name}.safetensors": ""}}))
+    assert pools == {"small": "dots", "middle": "dots-16g", "big": "dots-80g", "vast": "dots-192g"}
+    assert pools_for(["dots"], 4 * GIB) == ("dots",)
+    assert pools_for(["dots", "rings"], 23 * GIB) == ("dots", "dots-16g", "dots-24g", "rings", "rings-16g", "rings-24g")
+    check_pools(["dots", "dots-24g"], ["dots", "image"])
+    for wrong in ("dot", "dots-23g", "dots-8g", "-24g", "dots-"):
+        with pytest.raises(UnknownName, match="also with -16g"):
+            check_pools([wrong], ["dots", "image"])
 
 
 def test_devices_are_what_was_asked_for_or_a_clear_refusal(monkeypatch: pytest.MonkeyPatch) -> None:

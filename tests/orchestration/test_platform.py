@@ -9,75 +9,20 @@ import signal
 import threading
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import httpx
 import psutil
 import pytest
+from platforms import Platform
 
 from perrin.errors import Conflict
 from perrin.settings import Settings
-from perrin.wire import EventRecord, JobRecord, JobState
+from perrin.wire import EventRecord, JobState
 from perrin_orchestration import embedded
 from perrin_orchestration.transport import HintSender, make_app
 
 LEASE = 3.0
-
-
-@dataclass
-class Platform:
-    home: Path
-    client: httpx.Client
-
-    def submit(self, format: str = "pgm", **parameters: Any) -> str:
-        body = {"modality": "dots", "parameters": {"seed": 7} | parameters, "format": format}
-        answer = self.client.post("/jobs", json=body)
-        assert answer.status_code == 201, answer.text
-        return str(answer.json()["id"])
-
-    def job(self, job_id: str) -> JobRecord:
-        return JobRecord(**self.client.get(f"/jobs/{job_id}").json())
-
-    def wait(self, job_id: str, *states: str, seconds: float = 90.0) -> JobRecord:
-        end = time.monotonic() + seconds
-        while True:
-            job = self.job(job_id)
-            if job.state.value in states or (not states and job.state.terminal):
-                return job
-            assert not job.state.terminal, f"{job.state}: {job.error}"
-            assert time.monotonic() < end, f"{job_id} is {job.state} after {seconds} s"
-            time.sleep(0.05)
-
-    def at_step(self, job_id: str, step: int) -> JobRecord:
-        end = time.monotonic() + 20
-        while True:
-            job = self.job(job_id)
-            if job.progress is not None and job.progress.stage == "step" and job.progress.done >= step:
-                return job
-            assert time.monotonic() < end, f"step {step} not reached: {job}"
-            time.sleep(0.05)
-
-    def bytes(self, job: JobRecord) -> list[bytes]:
-        return [self.client.get(f"/artifacts/{artifact.id}").content for artifact in job.artifacts]
-
-    def events(self, job_id: str) -> list[EventRecord]:
-        lines = self.client.get(f"/jobs/{job_id}/events").text.splitlines()
-        return [EventRecord(**json.loads(line[5:])) for line in lines if line.startswith("data:")]
-
-    def pid(self, name: str) -> int:
-        return int(json.loads((self.home / "run.json").read_text())["pids"][name])
-
-    def engine(self) -> psutil.Process:
-        (engine,) = psutil.Process(self.pid("worker")).children()
-        return engine
-
-    def idle(self) -> None:
-        end = time.monotonic() + 20
-        while not any(worker["state"] == "idle" for worker in self.client.get("/workers").json()):
-            assert time.monotonic() < end, "no idle worker"
-            time.sleep(0.05)
 
 
 @pytest.fixture(scope="module")
@@ -322,3 +267,27 @@ def test_postgresql_holds_the_jobs_as_well(dots: Path, postgres_empty: str, tmp_
         assert not (tmp_path / "perrin.db").exists()
         with pytest.raises(Conflict, match="runs already"), embedded.platform(tmp_path):
             pass
+
+
+def test_a_stop_signal_to_all_is_the_supervisors_to_carry_out(platform: Platform) -> None:
+    platform.idle()
+    worker = psutil.Process(platform.pid("worker"))
+    servers = [process for process in worker.children() if process.name() != "perrin-engine"]
+    engine = platform.engine()
+    for server in servers:
+        server.terminate()
+    job = platform.wait(platform.submit(), "succeeded")
+    assert all(server.is_running() for server in servers)
+    assert (platform.engine(), job.attempts) == (engine, 1)
+
+
+def test_a_fork_server_that_died_takes_its_engines_along_and_is_started_again(
+    platform: Platform, undisturbed: list[bytes]
+) -> None:
+    job_id = platform.submit(steps=20, count=2, delay=0.1)
+    platform.at_step(job_id, 3)
+    engine = platform.engine()
+    engine.parent().kill()
+    job = platform.wait(job_id, "succeeded")
+    assert platform.bytes(job) == undisturbed
+    assert not engine.is_running()

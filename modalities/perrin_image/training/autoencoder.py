@@ -33,14 +33,14 @@ class AutoencoderTask:
     pictures: Pictures
 
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
-        self.options = dict(options)
+        self.options, self._data = dict(options), dict(data)
         torch.manual_seed(0)
         self.network: nn.Module = Autoencoder(**self.options.get("network", {}))
         self._folder = folders["data"] / "image"
 
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures."""
-        self.pictures = load_pictures(self._folder, progress)
+        self.pictures = load_pictures(self._folder, progress, None, self._data)
 
     def batch(self, size: int, generator: np.random.Generator) -> Tensor:
         """Pictures by weight, half of them mirrored: (size, 4, 64, 64)."""

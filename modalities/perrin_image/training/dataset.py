@@ -6,10 +6,13 @@ one of the test prompts' recombinations ("red rocket") are left out of training 
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -20,6 +23,8 @@ from torch import Tensor
 
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
+from perrin.training.data import PICTURES, Report, pack, read_source
+from perrin.training.data.decoders import picture
 from perrin_image.data import Record, open_pack, prepare
 
 __all__ = ["Pictures", "load_pictures", "prompts", "to_tensor"]
@@ -52,15 +57,24 @@ def prompts(section: str | None = None) -> list[str]:
     return [prompt for name in sections for prompt in values[name]]
 
 
-def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float] | None = None) -> Pictures:
+def load_pictures(
+    folder: Path,
+    progress: Progress,
+    emphasis: Mapping[str, float] | None = None,
+    data: Mapping[str, Any] | None = None,
+) -> Pictures:
     """Prepare the pack under ``folder`` if need be, and split it.
 
     Args:
         folder: cache of the data.
         progress: told how it goes.
         emphasis: factors on the sampling weight of whole styles, and under ``people`` of people.
+        data: of the recipe. With ``folder``, somebody's own pictures instead of the project's: a folder with captions,
+            or WebDataset shards; ``style`` is the label they are trained under, ``mirror`` whether they may be.
     """
     emphasis = emphasis or {}
+    if data and data.get("folder"):
+        return _own(folder, progress, data)
     pack = open_pack(prepare(folder, progress))
     held = np.array([crc32(r.id.split("@")[0].encode()) % 50 == 0 for r in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
@@ -70,6 +84,32 @@ def load_pictures(folder: Path, progress: Progress, emphasis: Mapping[str, float
         raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
     weights = np.array([_weight(pack.records[i], emphasis) for i in train], np.float64)
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
+
+
+def _own(folder: Path, progress: Progress, data: Mapping[str, Any]) -> Pictures:
+    """Pictures from a folder of somebody's own; every fiftieth is held out."""
+    source = Path(str(data["folder"])).expanduser().resolve()
+    stamp = [(p.name, p.stat().st_size, p.stat().st_mtime_ns) for p in sorted(source.rglob("*")) if p.is_file()]
+    key = hashlib.sha256(f"{source} {stamp}".encode()).hexdigest()[:16]
+    report = Report()
+    made = pack(read_source(source, PICTURES, report), picture(64), folder / f"own-{key}", report, progress)
+    style, mirror = str(data.get("style", "clipart")), bool(data.get("mirror", False))
+    records = tuple(
+        Record(
+            id=record.name, source=source.name, style=style, licence="", name=_words(record.name),
+            captions=record.captions or (_words(record.name),), group=record.name, colour=None, recoloured=False,
+            mirror_ok=mirror, weight=1.0,
+        )
+        for record in made.records
+    )  # fmt: skip
+    held = np.arange(len(records)) % 50 == len(records) % 50 // 2 if len(records) > 1 else np.array([True])
+    train = np.flatnonzero(~held) if len(records) > 1 else np.array([0])
+    return Pictures(made.arrays["pixels"], records, train, np.flatnonzero(held), np.full(len(train), 1 / len(train)))
+
+
+def _words(name: str) -> str:
+    """What a file's name says."""
+    return " ".join(re.sub(r"[\W_0-9]+", " ", Path(name).stem).split()).lower() or "picture"
 
 
 PEOPLE = frozenset(

@@ -1,11 +1,7 @@
-r"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
-
-.. math::
-    L = \mathbb E\,\|F(x_t, t, c) - (\varepsilon - x_0)\|^2, \qquad t = \mathrm{sigmoid}(n),\ n \sim \mathcal N(0, 1)
+"""Trains the diffusion model on latents: rectified flow, conditioned on caption tokens and drawing style.
 
 References:
-    Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1 (logit-normal times);
-    Kingma et al. (2021), section 3.3 (low-discrepancy times).
+    Esser et al., Scaling Rectified Flow Transformers (2024), section 3.1: velocity, logit-normal times.
 """
 
 from __future__ import annotations
@@ -25,6 +21,8 @@ from perrin import diffusion as d
 from perrin.modality import Progress
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
+from perrin.training.objective import Objective
+from perrin.training.watch import diversity, memorised
 from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
@@ -39,6 +37,10 @@ SHIFT = 2.5
 """Of the sampling times: with guidance, the first steps need most of the care."""
 
 
+DEFAULT = {"times": {"kind": "logit_normal"}}
+"""The objective of a recipe that says nothing: the velocity of a flow."""
+
+
 class Batch(NamedTuple):
     """Latents (B, C, h, w), tokens (B, L, 384), mask (B, L), style labels (B,)."""
 
@@ -50,40 +52,53 @@ class Batch(NamedTuple):
 
 class DiffusionTask:
     """Options: ``network`` (arguments of `perrin.nn.DiffusionTransformer`), ``autoencoder`` (of the codec),
-    ``text_dropout``, ``style_dropout``, ``mirror`` (probability), ``emphasis`` (factors on the weight of styles).
+    ``objective`` (of `perrin.training.objective.Objective`), ``text_dropout``, ``style_dropout``, ``mirror``
+    (probability), ``emphasis`` (factors on the weight of styles), ``samples`` (how many test prompts are drawn),
+    ``variants`` (moved copies of each picture).
     """
 
+    weights = "transformer"
     pictures: Pictures
     captions: Captions
     latents: Latents
 
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
-        self.options = dict(options)
+        self.options, self._data = dict(options), dict(data)
         torch.manual_seed(0)
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self._folders = dict(folders)
+        self.objective = Objective.model_validate(self.options.get("objective", DEFAULT))
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        return {**self.options.get("network", {}), "classes": len(STYLES)}
+        labels = len(STYLES) if not self.options.get("variants") else 2 * len(STYLES) + 1
+        return {**self.options.get("network", {}), "classes": labels}
 
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures; encode them and their captions."""
         emphasis = self.options.get("emphasis", {})
-        self.pictures = load_pictures(self._folders["data"] / "image", progress, emphasis)
+        self.pictures = load_pictures(self._folders["data"] / "image", progress, emphasis, self._data)
         weights = self._folders["model"] / "autoencoder.safetensors"
         state = {key: value.float() for key, value in load_file(weights).items()}
         self.codec = Autoencoder(**self.options["autoencoder"]).eval()
         self.codec.load_state_dict(state)
         out = self._folders["out"]
-        self.latents = encode_pictures(self.codec, weights, self.pictures, out, progress)
+        variants = self.options.get("variants", 0)
+        self.latents = encode_pictures(self.codec, weights, self.pictures, out, progress, variants)
         self.captions = encode_captions([c for r in self.pictures.records for c in r.captions], out, progress)
 
     def batch(self, size: int, generator: np.random.Generator) -> Batch:
-        """Pictures by weight, some of those that may be mirrored; the first caption half of the time."""
-        return self._batch(generator.choice(self.pictures.train, size, p=self.pictures.weights), generator)
+        """Pictures by weight, some of those that may be mirrored; the first caption half of the time.
 
-    def _batch(self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator) -> Batch:
+        With ``variants``, half of them are moved copies, under labels of their own, so that what is asked for later is
+        not moved (Karras et al., EDM, 2022, appendix F.2).
+        """
+        chosen = generator.choice(self.pictures.train, size, p=self.pictures.weights)
+        return self._batch(chosen, generator, self.options.get("variants", 0))
+
+    def _batch(
+        self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator, moves: int = 0
+    ) -> Batch:
         texts, labels, latents = [], [], []
         for index in chosen:
             record = self.pictures.records[index]
@@ -92,41 +107,44 @@ class DiffusionTask:
             text = "" if generator.random() < self.options.get("text_dropout", 0.1) else record.captions[other]
             free = generator.random() < self.options.get("style_dropout", 0.1)
             texts.append(text)
-            labels.append(len(STYLES) if free else STYLES.index(record.style))
-            latents.append(self.latents[index, int(mirrored)])
+            label, which = len(STYLES) if free else STYLES.index(record.style), int(mirrored)
+            if moves and generator.random() < 0.5:
+                label, which = label + len(STYLES) + 1, 2 + int(generator.integers(moves))
+            labels.append(label)
+            latents.append(self.latents[index, which])
         tokens, mask = self.captions.batch(texts)
         return Batch(torch.from_numpy(np.stack(latents)).float(), tokens, mask, torch.tensor(labels))
 
     def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
-        """Mean squared error of the velocity."""
-        clean = batch.latents
-        size = len(clean)
-        uniform = (torch.arange(size) + torch.rand((), generator=generator)) / size
-        t = torch.sigmoid(torch.special.ndtri(uniform.clamp(1e-5, 1 - 1e-5)))
-        t = t[torch.randperm(size, generator=generator)]
-        noise = torch.randn(clean.shape, generator=generator)
-        level = t.view(-1, 1, 1, 1)
-        out = network((1 - level) * clean + level * noise, t, batch.tokens, batch.mask, batch.label)
-        return (out.float() - (noise - clean)).square().mean(), {}
+        """What the objective says."""
+        condition = {"context": batch.tokens, "context_mask": batch.mask, "label": batch.label}
+        return self.objective.loss()(network, batch.latents, condition, generator)
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
-        """The loss on held-out pictures; draws the 64 test prompts."""
+        """The loss on held-out pictures; draws the 64 test prompts, and says how alike they are to each other and to
+        pictures that were trained on."""
         rng = np.random.default_rng(0)
         held = self.pictures.held_out[:512]
         loss = self.loss(network, self._batch(held, rng), torch.Generator().manual_seed(0))[0]
-        wanted = prompts()
+        wanted = prompts()[: self.options.get("samples", 64)]
         text, null = text_encoder()(wanted, LENGTH), text_encoder()([""], LENGTH)
         label = torch.zeros(len(wanted), dtype=torch.long)
-        denoiser = d.Denoiser(network, d.process.flow(), "velocity")
+        process = d.process.from_config(self.objective.process)
+        denoiser = d.Denoiser(network, process, self.objective.prediction)
         guided = d.guidance.classifier_free(
             denoiser, 3.0, {"context": null.tokens, "context_mask": null.mask, "label": label[:1]}
         )
         condition = {"context": text.tokens, "context_mask": text.mask, "label": label}
-        plan = d.solvers.dpmpp_2m(d.grid.shifted(d.process.flow(), 20, shift=SHIFT))
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=SHIFT))
         latents = d.sample(guided, plan, shape=self.latents.shape[2:], seeds=[7] * len(wanted), condition=condition)
         Image.fromarray(grid_of(to_pixels(self.codec.decode(latents)), columns=8)).save(path)
-        return {"held_out_loss": float(loss)}
+        seen = torch.from_numpy(np.stack([self.latents[index, 0] for index in self.pictures.train[:4096]]))
+        return {
+            "held_out_loss": float(loss),
+            "diversity": diversity(latents, seen[:512]),
+            "memorised": memorised(latents, seen),
+        }
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write the averaged weights as fp16, and what the card says of this model."""
@@ -137,9 +155,9 @@ class DiffusionTask:
                 "autoencoder": {"kind": "autoencoder", **self.options["autoencoder"]},
                 "transformer": {"kind": "transformer", **self._arguments},
             },
-            "process": {"kind": "flow"},
+            "process": self.objective.process,
             "grid": {"shift": SHIFT},
-            "prediction": "velocity",
+            "prediction": self.objective.prediction,
             "conditioners": {"prompt": "minilm", "style": [*STYLES, "any"]},
             "sizes": [[64, 64]],
             "data": {
@@ -150,6 +168,6 @@ class DiffusionTask:
             },
             "attributions": [
                 {"source": f"{package} {version}", "licence": licence, "line": line}
-                for package, version, licence, line in attributions()
+                for package, version, licence, line in (() if self._data.get("folder") else attributions())
             ],
         }

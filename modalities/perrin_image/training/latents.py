@@ -6,6 +6,7 @@ Both are NumPy files beside the run, named by a hash of what they were made from
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,17 +31,20 @@ Latents = npt.NDArray[np.float16]
 
 @torch.inference_mode()
 def encode_pictures(
-    network: Autoencoder, weights: Path, pictures: Pictures, folder: Path, progress: Progress
+    network: Autoencoder, weights: Path, pictures: Pictures, folder: Path, progress: Progress, variants: int = 0
 ) -> Latents:
-    """Latents of every picture and of its mirror image: float16 [N, 2, C, h, w]."""
-    key = hashlib.sha256(f"{file_hash(weights)} {[r.id for r in pictures.records]}".encode()).hexdigest()[:16]
+    """Latents of every picture, of its mirror image, and of ``variants`` moved copies: float16 [N, 2 + V, C, h, w]."""
+    made_of = f"{file_hash(weights)} {[r.id for r in pictures.records]}" + (f" {variants}" if variants else "")
+    key = hashlib.sha256(made_of.encode()).hexdigest()[:16]
     path = folder / f"latents-{key}.npy"
     if not path.exists():
         count = len(pictures.records)
         made: Latents | None = None
         for begin in range(0, count, 128):
             x = to_tensor(np.array(pictures.pixels[begin : begin + 128]))
-            z = torch.stack([network.encode(x), network.encode(x.flip(-1))], dim=1).half().numpy()
+            mirror_ok = [record.mirror_ok for record in pictures.records[begin : begin + 128]]
+            moved_ones = [moved(x, mirror_ok, seed=begin * variants + i) for i in range(variants)]
+            z = torch.stack([network.encode(y) for y in (x, x.flip(-1), *moved_ones)], dim=1).half().numpy()
             made = np.empty((count, *z.shape[1:]), np.float16) if made is None else made
             made[begin : begin + 128] = z
             progress(begin, count, "encoding pictures")
@@ -50,6 +54,26 @@ def encode_pictures(
         part.replace(path)
     out: Latents = np.load(path, mmap_mode="r")
     return out
+
+
+BACKGROUND = torch.tensor([1.0, 1.0, 1.0, -1.0]).view(4, 1, 1)
+"""White, and transparent."""
+
+
+def moved(x: torch.Tensor, mirror_ok: Sequence[bool], seed: int) -> torch.Tensor:
+    """``x`` (B, 4, H, W) shrunk by up to a fifth, turned by up to 12 degrees, moved by up to a twelfth of its sides.
+
+    Half of those that may be are mirrored.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    scale, turn, right, down, side = torch.rand(5, len(x), generator=generator)
+    scale, turn = 1 + 0.25 * scale, math.radians(12) * (2 * turn - 1)
+    mirror = torch.where((side < 0.5) & torch.tensor(mirror_ok), -1.0, 1.0)
+    right, down = (2 * right - 1) / 6, (2 * down - 1) / 6
+    cos, sin = scale * turn.cos(), scale * turn.sin()
+    matrix = torch.stack([cos * mirror, -sin, right, sin * mirror, cos, down], 1).view(-1, 2, 3)
+    grid = torch.nn.functional.affine_grid(matrix, list(x.shape), align_corners=False)
+    return torch.nn.functional.grid_sample(x - BACKGROUND, grid, align_corners=False) + BACKGROUND
 
 
 @dataclass(frozen=True)

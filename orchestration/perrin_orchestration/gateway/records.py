@@ -22,10 +22,12 @@ from perrin.wire import (
     PoolRecord,
     ProgressRecord,
     StageRecord,
+    UploadRecord,
     WorkerRecord,
 )
 from perrin_orchestration.store import Artifact, Event, Group, Job, Pool, Worker
 from perrin_orchestration.store.history import Attempt
+from perrin_orchestration.store.keeping import Upload
 from perrin_orchestration.store.reading import About
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "modality_info",
     "model_info",
     "pool_record",
+    "upload_record",
     "worker_record",
 ]
 
@@ -150,6 +153,17 @@ def pool_record(pool: Pool) -> PoolRecord:
         reason=pool.reason,
         changed_at=_time(pool.changed_at),
         states={JobState(state): count for state, count in pool.states.items()},
+    )
+
+
+def upload_record(upload: Upload) -> UploadRecord:
+    """A file that somebody gave."""
+    return UploadRecord(
+        id=upload.id,
+        media_type=upload.media_type,
+        size=upload.size,
+        sha256=upload.sha256,
+        created_at=_time(upload.created_at),
     )
 
 

@@ -11,7 +11,7 @@ from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from perrin import __version__, plugins
-from perrin.errors import InvalidInput, NotAllowed
+from perrin.errors import InvalidInput, NotAllowed, NotFound
 from perrin.wire import (
     AttemptRecord,
     GroupRecord,
@@ -178,14 +178,17 @@ def preview(context: Ctx, me: Me, job_id: str) -> Response:
 
 @router.get("/artifacts/{artifact_id}")
 def artifact(context: Ctx, me: Me, artifact_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """The bytes of a result, exactly those that were committed."""
-    found = context.store.artifact(_clean(artifact_id), me.id)
+    """The bytes of a result, exactly those that were committed; or of an upload."""
+    wanted = _clean(artifact_id)
+    found = context.store.files([wanted], me.id).get(wanted)
+    if found is None:
+        raise NotFound(f"there is no artifact {wanted[:40]!r}")
     etag = f'"{found.sha256}"'
     headers = {"etag": etag, "cache-control": "private, max-age=31536000, immutable"}
     if if_none_match and etag in (part.strip() for part in if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
     headers |= {
-        "content-disposition": _disposition(f"{found.job_id}-{found.name}"),
+        "content-disposition": _disposition(found.name),
         "x-content-type-options": "nosniff",
     }
     headers["content-security-policy"] = "sandbox; default-src 'none'"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from perrin_orchestration.store.claiming import Warmth
 from perrin_orchestration.store.jobs import JobStore
 from perrin_orchestration.store.values import (
     Account,
@@ -10,6 +11,7 @@ from perrin_orchestration.store.values import (
     Done,
     Edge,
     Event,
+    GivenFile,
     Group,
     Job,
     LeaseRef,
@@ -30,6 +32,7 @@ __all__ = [
     "Done",
     "Edge",
     "Event",
+    "GivenFile",
     "Group",
     "Job",
     "JobStore",
@@ -41,5 +44,6 @@ __all__ = [
     "Pool",
     "StaleLease",
     "User",
+    "Warmth",
     "Worker",
 ]

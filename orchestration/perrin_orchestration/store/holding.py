@@ -1,15 +1,15 @@
-"""A job in a worker's hands: claimed, moved along, ended. Every write names its lease, and fails with it."""
+"""A job in a worker's hands: moved along, ended. Every write names its lease, and fails with it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
 
 from perrin.wire import JobState
-from perrin_orchestration.store import fairness, rows
+from perrin_orchestration.store import rows
 from perrin_orchestration.store.database import execute
 from perrin_orchestration.store.life import Part, settle, tell
 from perrin_orchestration.store.queries import leases as sql
@@ -19,7 +19,6 @@ from perrin_orchestration.store.retrying import RETRIES, pause_before
 from perrin_orchestration.store.values import (
     CancelRequested,
     Done,
-    Job,
     LeaseRef,
     Move,
     NewArtifact,
@@ -30,54 +29,7 @@ __all__ = ["Holder"]
 
 
 class Holder(Part):
-    """What a worker does with jobs."""
-
-    def claim(self, owner: str, worker: str, pools: Iterable[str], limit: int, lease: float) -> tuple[Job, ...]:
-        """Take up to ``limit`` queued jobs of ``pools`` for ``lease`` seconds.
-
-        Whose, `perrin_orchestration.store.fairness` decides; among one user's, the lowest rank comes first. Jobs of a
-        paused pool stay where they are.
-        """
-        now, names = self._clock(), tuple(pools)
-        values = {"owner": owner, "worker": worker, "until": now + lease}
-
-        def work(connection: Connection) -> tuple[Job, ...]:
-            lines = rows.select(connection, sql.LINES, {"pools": names})
-            numbers = tuple(self._turns(connection, lines, limit, now)) if lines else ()
-            if not numbers:
-                return ()
-            claimed = rows.select(connection, sql.CLAIM, {**values, "numbers": numbers})
-            tell(connection, claimed, now)
-            order = {number: place for place, number in enumerate(numbers)}
-            return tuple(rows.job(row) for row in sorted(claimed, key=lambda row: order[row["number"]]))
-
-        return self.database.write(work) if limit > 0 and names else ()
-
-    def _turns(self, connection: Connection, lines: Sequence[RowMapping], limit: int, now: float) -> Iterable[int]:
-        standings: dict[str, fairness.Standing] = {}
-        pools_of: dict[str, list[str]] = {}
-        for line in lines:
-            account = (line["used"], line["share"], line["typical"], line["held"], bool(line["active"]))
-            standings[line["user_id"]] = fairness.Standing(*account)
-            pools_of.setdefault(line["user_id"], []).append(line["pool"])
-        newcomers = [user for user, standing in standings.items() if not standing.active]
-        if newcomers:
-            highest = rows.select(connection, sql.HIGHEST)[0]["used"]
-            level = fairness.floor(tuple(standings.values()), highest)
-            for user in newcomers:
-                execute(connection, sql.LIFT, {"id": user, "used": level})
-                old = standings[user]
-                standings[user] = fairness.Standing(max(old.used, level), old.share, old.typical, old.held)
-        heads = sql.HEADS_SQLITE if self.database.dialect == "sqlite" else sql.HEADS_POSTGRESQL
-
-        def available(user: str) -> list[int]:
-            found: list[RowMapping] = []
-            for pool in pools_of[user]:
-                wanted = {"pool": pool, "user_id": user, "limit": limit, "now": now}
-                found += rows.select(connection, heads, wanted)
-            return [row["number"] for row in sorted(found, key=lambda row: (row["rank"], row["number"]))]
-
-        return fairness.turns(standings, available, limit)
+    """What a worker does with the jobs that it has claimed."""
 
     def start(self, *leases: LeaseRef) -> None:
         """leased -> running, in one transaction.
@@ -218,9 +170,10 @@ class Holder(Part):
                 tell(connection, changed, now, message=message)
                 settle(connection, changed, now)
             else:
-                changed = rows.select(connection, sql.TRY_AGAIN, {**values, "run_after": now + pause})
-                again = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
-                tell(connection, changed, now, message=again)
+                again = {"run_after": now + pause, "resume": kind == "storage"}
+                changed = rows.select(connection, sql.TRY_AGAIN, values | again)
+                line = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
+                tell(connection, changed, now, message=line)
 
         self.database.write(work)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+from perrin_orchestration.store.claiming import Claimer
 from perrin_orchestration.store.database import Database
 from perrin_orchestration.store.holding import Holder
 from perrin_orchestration.store.keeping import Keeper
@@ -31,8 +32,8 @@ from perrin_orchestration.store.workers import Workers
 __all__ = ["CRASHES_ALLOWED", "JobStore"]
 
 
-class JobStore(Submitter, Holder, Tender, JobReader):
-    """The one truth about every job: what can be submitted, held, tended and read, in one object.
+class JobStore(Submitter, Claimer, Holder, Tender, JobReader):
+    """The one truth about every job: what can be submitted, claimed, held, tended and read, in one object.
 
     Args:
         url: SQLAlchemy URL of the database, migrated already (`perrin_orchestration.store.schema`).

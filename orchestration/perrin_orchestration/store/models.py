@@ -17,9 +17,12 @@ __all__ = [
     "EdgeRow",
     "EventRow",
     "GroupRow",
+    "InputRow",
     "JobRow",
     "OutboxRow",
     "PoolRow",
+    "StoreRow",
+    "UploadRow",
     "UserRow",
     "WorkerRow",
 ]
@@ -231,6 +234,43 @@ class ArtifactRow(Base):
     created_at: Mapped[float]
 
     __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+
+class UploadRow(Base):
+    """A file that a user gave; its bytes lie beside those of results. Nothing uses it, or at least one job does."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    media_type: Mapped[str] = mapped_column(String(100))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    used: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[float]
+
+    __table_args__ = (
+        UniqueConstraint("sha256", "user_id", name="uploads_sha256_key"),
+        _partial("uploads_unused_ix", "created_at", where="NOT used"),
+    )
+
+
+class InputRow(Base):
+    """A job takes a file in, an artifact or an upload, at a place of its parameters; not what its parents will make."""
+
+    __tablename__ = "inputs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(200), primary_key=True)
+    file_id: Mapped[str] = mapped_column(String(32), index=True)
+
+
+class StoreRow(Base):
+    """The store itself, in one row. Its id is also written beside its artifacts, which no other store may clean up."""
+
+    __tablename__ = "store"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class EventRow(Base):

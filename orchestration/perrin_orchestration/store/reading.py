@@ -15,7 +15,7 @@ from perrin_orchestration.store.history import Attempt, attempts
 from perrin_orchestration.store.life import Part
 from perrin_orchestration.store.queries import reading as queries
 from perrin_orchestration.store.queries.pools import POOL_COUNTS
-from perrin_orchestration.store.values import Artifact, Edge, Event, Group, Job
+from perrin_orchestration.store.values import Artifact, Edge, Event, GivenFile, Group, Job
 
 __all__ = ["About", "JobReader", "mine", "one"]
 
@@ -162,6 +162,12 @@ class JobReader(Part):
         if not found:
             raise NotFound(f"there is no artifact {artifact_id[:40]!r}")
         return rows.artifact(found[0])
+
+    def files(self, ids: Iterable[str], user_id: str) -> dict[str, GivenFile]:
+        """Those of this user's artifacts and uploads that have these ids, by id."""
+        values = {"ids": tuple(ids), "user_id": user_id}
+        found = self.database.read(lambda c: rows.select(c, queries.FILES, values)) if values["ids"] else []
+        return {row["id"]: GivenFile(**row) for row in found}
 
     def counts(self) -> Sequence[tuple[str, str, int, float]]:
         """(state, pool, jobs, time of the oldest) for everything in the store."""

@@ -150,6 +150,20 @@ class Tender(Part):
 
         return self.database.write(work)
 
+    def let_go(self, why: str) -> tuple[Job, ...]:
+        """Take back every job that is held, and count no crash: its holder belongs to another time.
+
+        Args:
+            why: for the events.
+        """
+
+        def work(connection: Connection) -> tuple[Job, ...]:
+            held = rows.select(connection, sql.HELD)
+            back = [self._take_back(connection, row, False, why) for row in held]
+            return tuple(rows.job(row) for found in back for row in found)
+
+        return self.database.write(work)
+
     def _take_back(self, connection: Connection, row: RowMapping, counts: bool, how: str) -> Sequence[RowMapping]:
         now, crashes = self._clock(), row["crashes"] + int(counts)
         state, kind, message = "queued", None, None

@@ -15,6 +15,7 @@ __all__ = [
     "Done",
     "Edge",
     "Event",
+    "GivenFile",
     "Group",
     "Job",
     "LeaseRef",
@@ -92,6 +93,7 @@ class NewJob:
         name: what it is called within its group.
         parents: what it waits for.
         group_id: a group of the same user that it is added to.
+        inputs: ids of the artifacts and uploads that it takes in, by their place in the parameters.
     """
 
     user_id: str
@@ -109,6 +111,7 @@ class NewJob:
     name: str | None = None
     parents: Sequence[Edge] = ()
     group_id: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +254,17 @@ class Artifact:
     sha256: str
     items: tuple[int, ...]
     metadata: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class GivenFile:
+    """A file that a job may take in: an artifact, or an upload. ``name`` is what it would be called on disk."""
+
+    id: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -59,6 +59,12 @@ class Workers:
         held = self._database.read(lambda c: rows.select(c, queries.HELD_JOBS, {"user_id": user_id}))
         return tuple(rows.worker(row, tuple(h["id"] for h in held if h["worker"] == row["id"])) for row in found)
 
+    def warm(self, but: str) -> frozenset[str]:
+        """Models in the memory of workers that have nothing to do, other than the worker ``but``."""
+        values = {"id": but, "after": self._clock() - LOST_SECONDS}
+        found = self._database.read(lambda c: rows.select(c, queries.WARM_WORKERS, values))
+        return frozenset(name for row in found for name in json.loads(row["models"]))
+
     def live(self) -> int:
         """How many workers have been heard of lately."""
         values = {"after": self._clock() - LOST_SECONDS}

@@ -1,12 +1,16 @@
-"""``perrin models``: list, show, card, verify, calibrate, remove."""
+"""``perrin models``: list, show, card, verify, calibrate, add, remove."""
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from perrin.models import ModelCard
 
 __all__ = ["models"]
 
@@ -28,6 +32,7 @@ def list_() -> None:
     from rich.console import Console
     from rich.table import Table
 
+    from perrin.models import broken
     from perrin.models import models as known
 
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -35,7 +40,9 @@ def list_() -> None:
         table.add_column(column, overflow="fold")
     for card in known().values():
         table.add_row(card.name, card.modality, card.title, card.licence, str(card.folder))
-    Console().print(table if table.row_count else "no models; put one into the folder `models` under PERRIN_HOME")
+    Console().print(table if table.row_count else "no models; `perrin models add FOLDER` adds one")
+    for error in broken():
+        typer.echo(f"left out: {error.message}", err=True)
 
 
 @models.command()
@@ -62,12 +69,29 @@ def show(name: Name) -> None:
         "metrics": ", ".join(f"{key} {value}" for key, value in card.metrics.items()),
         "made from": "\n".join(f"{a.source} ({a.licence})" for a in card.attributions),
         "recipe": card.recipe,
+        "networks": "\n".join(_costs(card)),
         "folder": str(card.folder),
     }
     for key, value in rows.items():
         if value:
             table.add_row(key, escape(value))
     Console().print(table)
+
+
+def _costs(card: ModelCard) -> Iterator[str]:
+    """A line for each network: parameters, and work and memory of one evaluation; nothing where torch is missing."""
+    from perrin import plugins
+
+    try:
+        costs = plugins.load_object("perrin.models.costs:costs")(card)  # by name: it needs torch
+    except ModuleNotFoundError:
+        return
+    for name, cost in costs.items():
+        line = f"{name}: {cost.parameters / 1e6:.1f} M parameters"
+        if cost.flops:
+            line += f", {cost.flops / 1e9:.2f} GFLOP and {cost.inference_bytes / 2**20:.0f} MiB an evaluation"
+            line += f", {cost.training_bytes / 2**20:.0f} MiB kept in training"
+        yield line
 
 
 @models.command()
@@ -145,6 +169,20 @@ def calibrate(
     Console().print(table)
     save_plan(card, made.plan)
     print(f"{name} is calibrated for {steps} steps; that is its default now")
+
+
+@models.command()
+def add(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A folder with card.yaml and the files it names.", metavar="FOLDER", show_default=False),
+    ],
+) -> None:
+    """Copy a model into PERRIN_HOME, its files checked against its card."""
+    from perrin.models import add as copy
+
+    card = copy(folder)
+    print(f"{card.name} added: {len(card.files)} files in {card.folder}")
 
 
 @models.command()

@@ -10,7 +10,7 @@ from perrin.commands.jobs import Json, plain, print_json, print_table
 
 __all__ = ["pool"]
 
-Name = Annotated[str, typer.Argument(help="The pool's name: a modality.", metavar="NAME", show_default=False)]
+Name = Annotated[str, typer.Argument(help="The pool's name, such as image.", metavar="NAME", show_default=False)]
 Reason = Annotated[str, typer.Option(help="Why, for whoever wonders.")]
 
 pool = typer.Typer(help="See the pools of workers; pause, drain and resume them.", no_args_is_help=True)

@@ -18,6 +18,9 @@ def train(
     dry_run: Annotated[
         int | None, typer.Option(min=1, help="Run N steps of everything and write no model.", metavar="N")
     ] = None,
+    start: Annotated[
+        str | None, typer.Option("--from", help="Begin with the weights of this model.", metavar="NAME")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Folder for checkpoints, samples and the model.")] = None,
     fresh: Annotated[
         bool, typer.Option("--fresh/--resume", help="Start anew, or go on from the last checkpoint.")
@@ -36,4 +39,4 @@ def train(
         if (error.name or "").partition(".")[0] == "perrin":
             raise
         raise NotInstalled("training", "train") from error
-    run(recipe=recipe, overrides=list(overrides or ()), dry_run=dry_run, out=out, fresh=fresh)
+    run(recipe=recipe, overrides=list(overrides or ()), dry_run=dry_run, out=out, fresh=fresh, start=start)

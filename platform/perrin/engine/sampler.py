@@ -121,7 +121,7 @@ class Sampler:
                 except Exception as error:  # a plugin's guidance may raise anything; it ends this request alone
                     events.append(Failed(flight.request.id, error))
                     continue
-                if member.keys[0] is not None and not flight.request.strict:
+                if member.keys[0] is not None and not flight.strict:
                     key = member.keys[0]
             (lanes if urgent is None or id(flight) in urgent else riders).setdefault(key, []).append(flight)
         return lanes, riders

@@ -8,13 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from perrin.errors import ModelError
 
 __all__ = ["CALIBRATED", "Attribution", "ModelCard", "file_hash", "read_card", "write_card"]
 
 CARD = "card.yaml"
+
+FILE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}\.(safetensors|json)")
+"""Names that a model's files may have."""
+
+CARD_BYTES = 1 << 20
+"""No card is longer."""
 
 CALIBRATED = "calibrated"
 """The name by which a request asks for a calibrated plan, where others name a sampler."""
@@ -34,6 +40,7 @@ class ModelCard(BaseModel):
     """``card.yaml``, checked.
 
     Attributes:
+        base: the model that an adapter or a learnt word belongs to.
         defaults: the request parameters a model is best with (steps, sampler, guidance, ...).
         architecture: constructor arguments of each network, by the name of its safetensors file.
         grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
@@ -45,6 +52,7 @@ class ModelCard(BaseModel):
 
     name: str = Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")
     modality: str
+    base: str = ""
     title: str
     summary: str = ""
     licence: str
@@ -63,6 +71,14 @@ class ModelCard(BaseModel):
 
     folder: Path = Field(default=Path(), exclude=True)
     """Where the card was read from."""
+
+    @field_validator("files")
+    @classmethod
+    def _plain(cls, files: dict[str, str]) -> dict[str, str]:
+        for name in files:
+            if not FILE.fullmatch(name):
+                raise ValueError(f"{name[:60]!r} is not the name of a file in the model's own folder")
+        return files
 
     @property
     def sha256(self) -> str:
@@ -89,6 +105,8 @@ class ModelCard(BaseModel):
         """
         path = self.folder / name
         try:
+            if path.is_symlink():
+                raise ModelError(f"model {self.name}: {name} is a link; a model's files lie in its own folder")
             data = path.read_bytes()
         except OSError:
             raise ModelError(f"model {self.name}: {name} is missing from {self.folder}") from None
@@ -111,10 +129,12 @@ def read_card(folder: Path) -> ModelCard:
     """
     path = folder / CARD
     try:
+        if path.stat().st_size > CARD_BYTES:
+            raise ModelError(f"{path} has {path.stat().st_size >> 10} KiB: no card is longer than {CARD_BYTES >> 10}")
         values = yaml.safe_load(path.read_text())
     except FileNotFoundError:
         raise ModelError(f"{folder} holds no model: {CARD} is missing") from None
-    except (OSError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (OSError, yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ModelError(f"{path} cannot be read as YAML: {error}") from None
     if not isinstance(values, dict):
         raise ModelError(f"{path} is not a model card: expected fields, got {type(values).__name__}")

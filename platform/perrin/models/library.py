@@ -7,12 +7,12 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from perrin.errors import Conflict, ModelError, UnknownName
+from perrin.errors import Conflict, ModelError, StorageError, UnknownName
 from perrin.models.card import CARD, ModelCard, file_hash, read_card
 from perrin.plugins import modalities
 from perrin.settings import Settings
 
-__all__ = ["find", "models", "remove", "verify"]
+__all__ = ["add", "broken", "find", "models", "remove", "verify"]
 
 
 def _shipped(package: str) -> Path | None:
@@ -30,14 +30,30 @@ def _folders(settings: Settings) -> Iterator[Path]:
             yield folder
 
 
-def models(settings: Settings | None = None) -> dict[str, ModelCard]:
-    """Every model there is, by name. A folder that comes earlier hides a model of the same name in a later one."""
-    found: dict[str, ModelCard] = {}
+def _cards(settings: Settings | None) -> Iterator[ModelCard | ModelError]:
     for folder in _folders(settings or Settings()):
         for path in sorted(folder.glob(f"*/{CARD}")):
-            card = read_card(path.parent)
+            try:
+                yield read_card(path.parent)
+            except ModelError as error:
+                yield error
+
+
+def models(settings: Settings | None = None) -> dict[str, ModelCard]:
+    """Every model there is, by name. A folder that comes earlier hides a model of the same name in a later one.
+
+    One that is broken hides nothing and stops nobody; `broken` tells of it.
+    """
+    found: dict[str, ModelCard] = {}
+    for card in _cards(settings):
+        if isinstance(card, ModelCard):
             found.setdefault(card.name, card)
     return found
+
+
+def broken(settings: Settings | None = None) -> list[ModelError]:
+    """What is wrong with each folder that has a card which cannot be read."""
+    return [error for error in _cards(settings) if isinstance(error, ModelError)]
 
 
 def find(name: str, modality: str | None = None, settings: Settings | None = None) -> ModelCard:
@@ -48,6 +64,9 @@ def find(name: str, modality: str | None = None, settings: Settings | None = Non
     """
     known = {key: card for key, card in models(settings).items() if modality in (None, card.modality)}
     if name not in known:
+        for error in broken(settings):
+            if f"/{name}/" in error.message:
+                raise error
         raise UnknownName("model", name, "one of " + (", ".join(known) or "none installed"))
     return known[name]
 
@@ -60,10 +79,44 @@ def verify(card: ModelCard) -> None:
     """
     for name, digest in card.files.items():
         path = card.folder / name
-        if not path.is_file():
+        if path.is_symlink() or not path.is_file():
             raise ModelError(f"model {card.name}: {name} is missing from {card.folder}")
         if file_hash(path) != digest:
             raise ModelError(f"model {card.name}: {name} is not the file its card describes; install the model again")
+
+
+def add(source: Path, settings: Settings | None = None) -> ModelCard:
+    """Copy a model folder to where models are looked for: its card and the files that the card names, checked.
+
+    Args:
+        source: the folder.
+        settings: where ``PERRIN_HOME`` is.
+
+    Raises:
+        ModelError: it is no model, or one whose files are not those of its card.
+        Conflict: there is a model of this name.
+        StorageError: the copy cannot be written.
+    """
+    settings = settings or Settings()
+    card = read_card(source)
+    verify(card)
+    if card.name in models(settings):
+        raise Conflict(f"there is a model {card.name} already: `perrin models remove {card.name}` first")
+    folder = settings.home_path / "models"
+    part = folder / f".{card.name}.part"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(part, ignore_errors=True)
+        part.mkdir()
+        for name in (CARD, *card.files):
+            shutil.copyfile(source / name, part / name)
+        verify(read_card(part))  # what was copied, not what was looked at
+        part.rename(folder / card.name)
+    except OSError as error:
+        raise StorageError(f"{folder} cannot be written: {error.strerror or error}") from None
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+    return read_card(folder / card.name)
 
 
 def remove(name: str, settings: Settings | None = None) -> None:

@@ -9,14 +9,14 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from perrin.errors import InvalidInput, NotInstalled
 
@@ -37,6 +37,49 @@ class Text(NamedTuple):
     mask: Tensor
 
 
+class _Bert(nn.Module):
+    """BERT's encoder: torch's own transformer, normalised after each part, with learned positions."""
+
+    def __init__(
+        self, width: int = 384, layers: int = 6, heads: int = 12, words: int = 30522, longest: int = 512
+    ) -> None:
+        super().__init__()
+        self.words, self.positions = nn.Embedding(words, width), nn.Embedding(longest, width)
+        self.types = nn.Embedding(2, width)
+        self.norm = nn.LayerNorm(width, eps=1e-12)
+        layer = nn.TransformerEncoderLayer(
+            width, heads, 4 * width, 0.0, activation="gelu", layer_norm_eps=1e-12, batch_first=True
+        )
+        self.layers = nn.TransformerEncoder(layer, layers, enable_nested_tensor=False)
+
+    def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """Hidden states (B, L, width) of tokens (B, L), of which those count whose mask is True."""
+        x = self.words(ids) + self.positions.weight[: ids.shape[1]] + self.types.weight[0]
+        out: Tensor = self.layers(self.norm(x), src_key_padding_mask=~mask)
+        return out
+
+
+def _named(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The weights under torch's names, from BERT's."""
+    top = {"word": "words", "position": "positions", "token_type": "types"}
+    named = {f"{new}.weight": weights[f"embeddings.{old}_embeddings.weight"] for old, new in top.items()}
+    named |= {f"norm.{part}": weights[f"embeddings.LayerNorm.{part}"] for part in ("weight", "bias")}
+    parts = {
+        "self_attn.out_proj": "attention.output.dense",
+        "norm1": "attention.output.LayerNorm",
+        "linear1": "intermediate.dense",
+        "linear2": "output.dense",
+        "norm2": "output.LayerNorm",
+    }
+    for number in range(len([name for name in weights if name.endswith("intermediate.dense.weight")])):
+        old, new = f"encoder.layer.{number}", f"layers.layers.{number}"
+        for part in ("weight", "bias"):
+            together = [weights[f"{old}.attention.self.{name}.{part}"] for name in ("query", "key", "value")]
+            named[f"{new}.self_attn.in_proj_{part}"] = torch.cat(together)
+            named |= {f"{new}.{mine}.{part}": weights[f"{old}.{theirs}.{part}"] for mine, theirs in parts.items()}
+    return named
+
+
 class TextEncoder:
     """MiniLM on one device; use `text_encoder` to share one."""
 
@@ -49,16 +92,14 @@ class TextEncoder:
         folder = Path(next(iter(spec.submodule_search_locations))) / "model"
         from safetensors.torch import load_file
         from tokenizers import Tokenizer
-        from transformers.models.bert.configuration_bert import BertConfig
-        from transformers.models.bert.modeling_bert import BertModel
 
         self.device = device
         self._tokenizer: Any = Tokenizer.from_file(str(folder / "tokenizer.json"))
         self._tokenizer.no_padding()
         self._tokenizer.no_truncation()
-        self._model: Any = BertModel(BertConfig.from_json_file(folder / "config.json"), add_pooling_layer=False)
-        weights = load_file(folder / "model.safetensors")
-        self._model.load_state_dict({k: v for k, v in weights.items() if not k.startswith("pooler.")}, strict=False)
+        with torch.device("meta"):
+            self._model = _Bert()
+        self._model.load_state_dict(_named(load_file(folder / "model.safetensors")), assign=True)
         self._model.eval().requires_grad_(False).to(device)
 
     @torch.inference_mode()
@@ -79,7 +120,7 @@ class TextEncoder:
         length = max(length or 0, longest)
         padded = torch.tensor([row + [0] * (length - len(row)) for row in ids], device=self.device)
         mask = torch.arange(length, device=self.device) < torch.tensor([[len(r)] for r in ids], device=self.device)
-        hidden: Tensor = self._model(input_ids=padded, attention_mask=mask.long()).last_hidden_state
+        hidden: Tensor = self._model(padded, mask)
         return Text(hidden * mask[..., None], mask)
 
 

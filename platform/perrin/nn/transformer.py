@@ -11,12 +11,28 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from torch.utils.checkpoint import checkpoint
 
-__all__ = ["DiffusionTransformer", "time_features"]
+from perrin.nn.attention import (
+    Backend,
+    Pattern,
+    attend,
+    attend_on,
+    merge_heads,
+    rotary,
+    rotate,
+    split_heads,
+    unit,
+)
+from perrin.nn.temporal import TemporalAttention, fold_frames, unfold_frames
+
+__all__ = ["DiffusionTransformer", "checkpointed", "patches", "time_features", "unpatches"]
 
 
 def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
@@ -26,86 +42,73 @@ def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
 
 
-def _rotation(height: int, width: int, head: int, device: torch.device) -> Tensor:
-    """(height * width, head / 2) complex rotations; half of the channel pairs turn with each axis."""
-    quarter = head // 4
-    frequencies = math.pi / 2 * torch.pow(100.0, -torch.arange(quarter, device=device) / quarter)
-    rows = torch.arange(height, device=device)[:, None] * frequencies
-    columns = torch.arange(width, device=device)[:, None] * frequencies
-    angle = torch.cat(
-        [
-            rows[:, None].expand(height, width, quarter),
-            columns[None].expand(height, width, quarter),
-        ],
-        dim=-1,
-    )
-    return angle.reshape(height * width, 2 * quarter)
-
-
-def _rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Rotate channel pairs of ``x`` (B, heads, N, head) by their angles (N, head / 2)."""
-    a, b = x.chunk(2, dim=-1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], dim=-1)
-
-
-def _unit(x: Tensor) -> Tensor:
-    """``x`` with its last axis scaled to length one."""
-    return x * torch.rsqrt(x.square().sum(-1, keepdim=True) + 1e-6)
-
-
-def _attend(q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None) -> Tensor:
-    """Attention of scaled queries (B, heads, N, head); two plain products beat the fused kernel at these sizes."""
-    scores = q @ k.transpose(-1, -2)
-    if bias is not None:
-        scores = scores + bias
-    return scores.softmax(-1) @ v
-
-
-def _heads(x: Tensor, heads: int) -> Tensor:
-    batch, tokens, width = x.shape
-    return x.view(batch, tokens, heads, width // heads).transpose(1, 2)
-
-
-def _merge(x: Tensor) -> Tensor:
-    batch, heads, tokens, head = x.shape
-    return x.transpose(1, 2).reshape(batch, tokens, heads * head)
+def checkpointed(on: bool, layer: nn.Module, *inputs: Any) -> Any:
+    """``layer(*inputs)``; if ``on``, what it computed inside is forgotten and computed again for the gradient."""
+    if on and torch.is_grad_enabled():
+        return checkpoint(layer, *inputs, use_reentrant=False)
+    return layer(*inputs)
 
 
 class _Block(nn.Module):
-    def __init__(self, width: int, heads: int, hidden: int) -> None:
+    """Attention on the grid, along time, to the context; then a gated feed-forward layer."""
+
+    def __init__(
+        self, width: int, heads: int, hidden: int, context: bool, temporal: bool, causal: bool, dropout: float
+    ) -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.dropout = heads, dropout
+        self.pattern: Pattern = "full"
+        self.backend: Backend = "auto"
+        self.turn, self.side = 0, 8
         self.qkv = nn.Linear(width, 3 * width)
         self.self_out = nn.Linear(width, width)
-        self.cross_q = nn.Linear(width, width)
-        self.cross_kv = nn.Linear(width, 2 * width)
-        self.cross_out = nn.Linear(width, width)
+        if context:
+            self.cross_q = nn.Linear(width, width)
+            self.cross_kv = nn.Linear(width, 2 * width)
+            self.cross_out = nn.Linear(width, width)
+            nn.init.zeros_(self.cross_out.weight)
+            nn.init.zeros_(self.cross_out.bias)
+        self.temporal = TemporalAttention(width, heads, causal) if temporal else None
         self.up = nn.Linear(width, 2 * hidden)
         self.down = nn.Linear(hidden, width)
         self.q_gain = nn.Parameter(torch.full((heads, 1, width // heads), float(width // heads) ** 0.5))
         self.table = nn.Parameter(torch.zeros(6, width))
-        nn.init.zeros_(self.cross_out.weight)
-        nn.init.zeros_(self.cross_out.bias)
 
     def forward(
-        self, x: Tensor, modulation: Tensor, context: Tensor, mask: Tensor | None, cos: Tensor, sin: Tensor
+        self,
+        x: Tensor,
+        modulation: Tensor,
+        context: Tensor | None,
+        mask: Tensor | None,
+        angles: tuple[Tensor, Tensor],
+        shape: tuple[int, tuple[int, ...]],
     ) -> Tensor:
+        """(B * frames, N, width) to the same; ``shape`` is (frames, grid)."""
         shift1, scale1, gate1, shift2, scale2, gate2 = (modulation + self.table).to(x).unsqueeze(2).unbind(1)
-        width = x.shape[-1:]
+        width, (frames, grid) = x.shape[-1:], shape
         h = torch.addcmul(shift1, F.layer_norm(x, width), 1 + scale1)
-        q, k, v = (_heads(part, self.heads) for part in self.qkv(h).chunk(3, dim=-1))
-        q, k = _rotate(_unit(q) * self.q_gain.to(q), cos, sin), _rotate(_unit(k), cos, sin)
-        x = torch.addcmul(x, gate1, self.self_out(_merge(_attend(q, k, v, None))))
-        k, v = (_heads(part, self.heads) for part in self.cross_kv(context).chunk(2, dim=-1))
-        q = _heads(self.cross_q(F.layer_norm(x, width)), self.heads)
-        x = x + self.cross_out(_merge(_attend(q * (q.shape[-1] ** -0.5), k, v, mask)))
+        q, k, v = (split_heads(part, self.heads) for part in self.qkv(h).chunk(3, dim=-1))
+        q, k = rotate(unit(q) * self.q_gain.to(q), *angles), rotate(unit(k), *angles)
+        seen = attend_on(q, k, v, grid, self.pattern, self.turn, self.side, self.backend)
+        x = torch.addcmul(x, gate1, self._some(self.self_out(merge_heads(seen))))
+        if self.temporal is not None:
+            x = self.temporal(x, frames)
+        if context is not None:
+            k, v = (split_heads(part, self.heads) for part in self.cross_kv(context).chunk(2, dim=-1))
+            q = split_heads(self.cross_q(F.layer_norm(x, width)), self.heads)
+            x = x + self._some(self.cross_out(merge_heads(attend(q, k, v, mask, backend=self.backend))))
         h = torch.addcmul(shift2, F.layer_norm(x, width), 1 + scale2)
         value, gate = self.up(h).chunk(2, dim=-1)
-        return torch.addcmul(x, gate2, self.down(value * F.silu(gate)))
+        return torch.addcmul(x, gate2, self._some(self.down(value * F.silu(gate))))
+
+    def _some(self, x: Tensor) -> Tensor:
+        return F.dropout(x, self.dropout, self.training) if self.dropout else x
 
 
 class DiffusionTransformer(nn.Module):
-    """``network(x, t, context=..., context_mask=...)`` over a grid.
+    """``network(x, t, context=..., context_mask=...)`` over a grid of any number of axes.
+
+    With ``temporal``, x may have an axis of frames before the grid's; the layers along it are zero at first.
 
     Args:
         channels: of the grid.
@@ -114,9 +117,19 @@ class DiffusionTransformer(nn.Module):
         heads: attention heads.
         hidden: inner width of the gated feed-forward layer.
         patch: side of a patch.
-        context: channels of a context token.
+        context: channels of a context token; 0: there is no context.
         classes: labels that a condition may name; label ``classes`` stands for none.
         time_scale: times are multiplied by this before their sines are taken; 1000 for times in [0, 1].
+        dims: axes of the grid.
+        out_channels: of the result; by default as many as come in.
+        pattern: what a token looks at: ``full``, ``window`` (shifted in every other block) or ``axial`` (by turns).
+        window: side of a window, in tokens.
+        temporal: attention along frames in every block.
+        causal: a frame sees itself and earlier ones.
+        dropout: probability, of what each part of a block adds.
+
+    Attributes:
+        recompute: forget what blocks compute inside, and compute it again for the gradient.
     """
 
     def __init__(
@@ -130,18 +143,30 @@ class DiffusionTransformer(nn.Module):
         context: int = 384,
         classes: int = 0,
         time_scale: float = 1000.0,
+        dims: int = 2,
+        out_channels: int | None = None,
+        pattern: Pattern = "full",
+        window: int = 8,
+        temporal: bool = False,
+        causal: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__()
         self.channels, self.width, self.heads, self.patch, self.time_scale = channels, width, heads, patch, time_scale
-        self.embed = nn.Linear(channels * patch**2, width)
+        self.dims, self.out_channels, self.recompute = dims, out_channels or channels, False
+        self.embed = nn.Linear(channels * patch**dims, width)
         self.time = nn.Sequential(nn.Linear(256, width), nn.SiLU(), nn.Linear(width, width))
-        self.context = nn.Sequential(nn.LayerNorm(context), nn.Linear(context, width))
-        self.pooled = nn.Linear(context, width)
+        if context:
+            self.context = nn.Sequential(nn.LayerNorm(context), nn.Linear(context, width))
+            self.pooled = nn.Linear(context, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
         self.modulation = nn.Linear(width, 6 * width)
-        self.blocks = nn.ModuleList([_Block(width, heads, hidden) for _ in range(depth)])
+        made = [_Block(width, heads, hidden, context > 0, temporal, causal, dropout) for _ in range(depth)]
+        for turn, block in enumerate(made):
+            block.turn, block.pattern, block.side = turn, pattern, window
+        self.blocks = nn.ModuleList(made)
         self.last_modulation = nn.Linear(width, 2 * width)
-        self.out = nn.Linear(width, channels * patch**2)
+        self.out = nn.Linear(width, self.out_channels * patch**dims)
         for layer in (self.modulation, self.last_modulation, self.out):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
@@ -150,43 +175,74 @@ class DiffusionTransformer(nn.Module):
         self,
         x: Tensor,
         t: Tensor,
-        context: Tensor,
+        context: Tensor | None = None,
         context_mask: Tensor | None = None,
         label: Tensor | None = None,
+        residuals: Sequence[Tensor] = (),
     ) -> Tensor:
         """One evaluation.
 
         Args:
-            x: (B, channels, H, W), sides divisible by the patch.
+            x: (B, channels, *grid), sides divisible by the patch; or (B, channels, frames, *grid).
             t: (B,) times.
             context: (B, L, context) tokens to attend to.
             context_mask: (B, L) True where a token counts.
             label: (B,) integers, where the network has classes.
+            residuals: added to what the first blocks give, see `perrin.nn.control`.
 
         Returns:
-            (B, channels, H, W).
+            (B, out_channels, *grid), with frames as in x.
         """
-        batch, _, height, width = x.shape
-        p, rows, columns = self.patch, height // self.patch, width // self.patch
-        tokens = (
-            x.view(batch, self.channels, rows, p, columns, p)
-            .permute(0, 2, 4, 1, 3, 5)
-            .reshape(batch, rows * columns, -1)
-        )
-        mask = None if context_mask is None else torch.where(context_mask, 0.0, -1e4)[:, None, None].to(x.dtype)
-        weight = torch.ones_like(context[..., :1]) if context_mask is None else context_mask[..., None].to(context)
-        pooled = (context * weight).sum(1) / weight.sum(1).clamp(min=1)
-        c = self.time(time_features(t, 256, self.time_scale).to(x)) + self.pooled(pooled)
+        frames = x.shape[2] if x.ndim == self.dims + 3 else 0
+        h = fold_frames(x) if frames else x
+        grid = tuple(side // self.patch for side in h.shape[2:])
+        h = self.embed(patches(h, self.patch))
+        c, keys, mask = self.condition(t, context, context_mask, label, h.dtype)
+        modulation = self.modulation(c).view(-1, 6, self.width)
+        last = self.last_modulation(c).unsqueeze(1)
+        if frames:
+            modulation, last = (part.repeat_interleave(frames, 0) for part in (modulation, last))
+            keys, mask = (None if part is None else part.repeat_interleave(frames, 0) for part in (keys, mask))
+        angle = rotary(grid, self.width // self.heads, x.device)
+        angles = (angle.cos().to(h.dtype), angle.sin().to(h.dtype))
+        for number, block in enumerate(self.blocks):
+            h = checkpointed(self.recompute, block, h, modulation, keys, mask, angles, (frames or 1, grid))
+            if number < len(residuals):
+                h = h + residuals[number]
+        shift, scale = last.chunk(2, dim=-1)
+        out = unpatches(self.out(F.layer_norm(h, (self.width,)) * (1 + scale) + shift), grid, self.patch)
+        return unfold_frames(out, frames) if frames else out
+
+    def condition(
+        self, t: Tensor, context: Tensor | None, context_mask: Tensor | None, label: Tensor | None, dtype: torch.dtype
+    ) -> tuple[Tensor, Tensor | None, Tensor | None]:
+        """What every block is told: a vector (B, width), and the tokens (B, L, width) to look at with their mask."""
+        c = self.time(time_features(t, 256, self.time_scale).to(dtype))
+        keys = mask = None
+        if context is not None:
+            weight = torch.ones_like(context[..., :1]) if context_mask is None else context_mask[..., None].to(context)
+            c = c + self.pooled((context * weight).sum(1) / weight.sum(1).clamp(min=1))
+            keys = self.context(context)
+            mask = None if context_mask is None else context_mask[:, None, None]
         if self.label is not None and label is not None:
             c = c + self.label(label)
-        c = F.silu(c)
-        modulation = self.modulation(c).view(batch, 6, self.width)
-        angle = _rotation(rows, columns, self.width // self.heads, x.device)
-        h, keys = self.embed(tokens), self.context(context)
-        cos, sin = angle.cos().to(h.dtype), angle.sin().to(h.dtype)
-        mask = None if mask is None else mask.to(h.dtype)
-        for block in self.blocks:
-            h = block(h, modulation, keys, mask, cos, sin)
-        shift, scale = self.last_modulation(c).unsqueeze(1).chunk(2, dim=-1)
-        out: Tensor = self.out(F.layer_norm(h, (self.width,)) * (1 + scale) + shift)
-        return out.view(batch, rows, columns, self.channels, p, p).permute(0, 3, 1, 4, 2, 5).reshape(x.shape)
+        return F.silu(c), keys, mask
+
+
+def patches(x: Tensor, side: int) -> Tensor:
+    """(B, C, *grid) to tokens (B, N, C * side^dims), row by row."""
+    dims = x.ndim - 2
+    for axis in range(dims):
+        x = x.unflatten(2 + 2 * axis, (-1, side))
+    order = [0, *(2 + 2 * i for i in range(dims)), 1, *(3 + 2 * i for i in range(dims))]
+    return x.permute(order).flatten(1 + dims).flatten(1, dims)
+
+
+def unpatches(tokens: Tensor, grid: Sequence[int], side: int) -> Tensor:
+    """The other way; ``grid`` counts patches."""
+    dims = len(grid)
+    x = tokens.unflatten(1, tuple(grid)).unflatten(-1, (-1, *[side] * dims))
+    x = x.permute(0, 1 + dims, *(axis for i in range(dims) for axis in (1 + i, 2 + dims + i)))
+    for axis in range(dims):
+        x = x.flatten(2 + axis, 3 + axis)
+    return cast(Tensor, x)

@@ -1,31 +1,30 @@
 """The training loop, from top to bottom.
 
-Progress is the step; several processes (accelerate launch, torchrun) share each batch. Batch and noise of a step
-depend on (seed, step) alone; the checkpoint is one safetensors file with weights, averaged weights and optimizer state,
-replaced atomically. A run killed at any moment and resumed is the same run.
+A step's batch is made of parts, one for each process and accumulation; a part's batch and noise depend on (seed, step,
+part) alone. So a run killed at any moment and resumed is the same run, and two processes are one that accumulates
+twice.
+The checkpoint is one safetensors file with weights, averaged weights and optimizer state, replaced atomically.
 """
 
 from __future__ import annotations
 
-import json
+import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import safetensors.torch
 import torch
-from torch import Tensor
 
-from perrin.errors import Conflict, SamplingError
-from perrin.training.ema import EMA
+from perrin.errors import SamplingError
+from perrin.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
+from perrin.training.ema import Averages
+from perrin.training.journal import Journal
 from perrin.training.recipe import Stage
 from perrin.training.task import Task
 
 __all__ = ["CHECKPOINT", "Trained", "learning_rate", "run_stage"]
-
-CHECKPOINT = "checkpoint.safetensors"
 
 
 class Trained(NamedTuple):
@@ -36,14 +35,21 @@ class Trained(NamedTuple):
     metrics: dict[str, float]
 
 
-Report = Callable[[int, int, dict[str, float]], None]
+Report = Callable[[int, int, Mapping[str, float]], None]
 """Called with (step, steps, numbers) every few steps."""
 
 
-def learning_rate(stage: Stage, step: int) -> float:
-    """The rate of ``step`` (from 0): linear warm-up, constant, linear decay over the last share of the steps."""
+def learning_rate(stage: Stage, step: int, share: float = 0.0) -> float:
+    """The rate of ``step`` (from 0): linear warm-up, constant, linear decay over the last share of the run.
+
+    Args:
+        stage: the settings.
+        step: the step.
+        share: of the time budget that is used up; the run is as far as the budget that is nearer its end.
+    """
+    done = max(step / stage.steps, share)
     up = min(1.0, (step + 1) / stage.warmup) if stage.warmup else 1.0
-    down = min(1.0, (stage.steps - step) / max(1.0, stage.decay * stage.steps)) if stage.decay else 1.0
+    down = min(1.0, (1 - done) / max(1 / stage.steps, stage.decay)) if stage.decay else 1.0
     return stage.learning_rate * min(up, down)
 
 
@@ -53,7 +59,7 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
     Args:
         stage: the settings.
         task: what is trained.
-        out: folder for the checkpoint, ``log.jsonl`` and sample pictures.
+        out: folder for the checkpoint, the log and sample pictures.
         seed: of the run.
         report: told how it goes.
         steps: stop here, for a dry run; the rates are those of the whole stage.
@@ -62,99 +68,104 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
         SamplingError: the loss is not finite; the checkpoint before it is kept.
         Conflict: the checkpoint in ``out`` is another network's.
     """
-    from accelerate import Accelerator
-    from accelerate.state import AcceleratorState
-
-    AcceleratorState._reset_state()  # accelerate keeps the first stage's precision for the whole process otherwise
     last = min(stage.steps, steps or stage.steps)
-    # Whether bf16 runs here is the CPU's affair; accelerate asks for it by the same name everywhere.
-    accelerator = Accelerator(mixed_precision=stage.precision, cpu=not torch.cuda.is_available())
-    network = task.network
-    optimizer = torch.optim.AdamW(
-        network.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=stage.weight_decay
-    )
-    ema = EMA(network, stage.ema)
-    step = _load(out / CHECKPOINT, network, ema, optimizer)
-    ema.network.to(accelerator.device)
+    accelerator = _accelerator(stage)
+    network = _laid_out(task.network, stage)
+    optimizer = _optimizer(stage, network, accelerator)
+    averages = Averages(network, stage.ema, stage.ema_snapshots)
+    step, used = load_checkpoint(out / CHECKPOINT, network, averages, optimizer)
+    for _, average in averages:
+        average.network.to(accelerator.device)
     if stage.compile:
         network.compile()  # in place, so that what wraps it and what is saved keep their names
-    trained, optimizer = accelerator.prepare(network, optimizer)
-    rank, share = (
-        ((accelerator.process_index,), accelerator.num_processes) if accelerator.num_processes > 1 else ((), 1)
-    )
-    main = accelerator.is_main_process
-    saved = tick = time.monotonic()
-    seen = 0
-    with (out / "log.jsonl").open("a") as log:
-        while step < last:
-            batch = task.batch(stage.batch // share, np.random.default_rng([seed, step, *rank]))
-            generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * share + sum(rank))
+    trained = accelerator.prepare(network)
+    if not hasattr(optimizer, "consolidate_state_dict"):  # accelerate cannot take one that is sharded
+        optimizer = accelerator.prepare(optimizer)
+    main, parts = accelerator.is_main_process, accelerator.num_processes * stage.accumulate
+    first = accelerator.process_index * stage.accumulate
+    began = saved = time.monotonic()
+    loss = torch.zeros(())
+
+    def share() -> float:
+        """Of the time budget that is used up; every process goes by the first one's clock."""
+        spent = used + time.monotonic() - began if stage.minutes else 0.0
+        return float(_agree(accelerator, spent) / 60 / stage.minutes) if stage.minutes else 0.0
+
+    with Journal(out if main else None) as journal:
+        while step < last and (done := share()) < 1:
             for group in optimizer.param_groups:
-                group["lr"] = learning_rate(stage, step)
-            with accelerator.autocast():
-                loss, numbers = task.loss(trained, batch, generator)
-            accelerator.backward(loss)
+                group["lr"] = learning_rate(stage, step, done)
+            loss = torch.zeros((), device=accelerator.device)
+            for part in range(first, first + stage.accumulate):
+                key = [seed, step, part] if parts > 1 else [seed, step]
+                batch = task.batch(stage.batch // parts, np.random.default_rng(key))
+                generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * parts + part)
+                waits = part + 1 < first + stage.accumulate
+                with accelerator.no_sync(trained) if waits else contextlib.nullcontext():
+                    with accelerator.autocast():
+                        value, numbers = task.loss(trained, batch, generator)
+                    accelerator.backward(value / stage.accumulate)
+                loss += value.detach() / stage.accumulate
             norm = accelerator.clip_grad_norm_(network.parameters(), stage.gradient_clip)
             optimizer.step()
             optimizer.zero_grad()
             step += 1
-            seen += stage.batch
-            ema.update(network, step)
-            if main and (step % 20 == 0 or step == last):
-                value = float(loss.detach())
-                if not np.isfinite(value):
+            averages.update(network, step)
+            saves = step == last or time.monotonic() - saved > stage.save_seconds
+            if step % 20 == 0 or saves:
+                value = accelerator.reduce(loss, "mean")
+                if not torch.isfinite(value):
                     raise SamplingError(f"step {step}: the loss is {value}; lower learning_rate and run again")
-                rate, seen, tick = seen / (time.monotonic() - tick), 0, time.monotonic()
-                numbers_now = {"loss": value, "gradient_norm": float(norm), "images_per_second": rate}
-                numbers_now |= {key: float(number) for key, number in numbers.items()}
-                report(step, stage.steps, numbers_now)
-                _log(log, {"step": step, "images": step * stage.batch, **numbers_now})
-            if main and (step == last or time.monotonic() - saved > stage.save_seconds):
-                _save(out / CHECKPOINT, step, network, ema, optimizer)
+            if main and (step % 20 == 0 or step == last):
+                said = {"loss": float(value), "gradient_norm": float(norm), "learning_rate": group["lr"]}
+                report(step, stage.steps, journal.numbers(step, stage.batch, said | _plain(numbers)))
+            if saves:
+                spent = used + time.monotonic() - began
+                save_checkpoint(out / CHECKPOINT, step, spent, network, averages, optimizer, main)
                 saved = time.monotonic()
-            if main and step % stage.evaluate_every == 0 and step < last:
-                _log(log, {"step": step, "evaluation": task.evaluate(ema.network, out / f"samples-{step:07d}.png")})
-                tick, seen = time.monotonic(), 0
-        measured = task.evaluate(ema.network, out / f"samples-{step:07d}.png") if main else {}
-        if main:
-            _log(log, {"step": step, "evaluation": measured})
-    return Trained(ema.network, step, measured)
+            if main and step % stage.evaluate_every == 0:
+                averages.snapshot(out / "averages", step)
+                if step < last:
+                    journal.evaluation(step, task, averages.network)
+        measured = journal.evaluation(step, task, averages.network) if main else {}
+    return Trained(averages.network, step, measured)
 
 
-def _log(stream: Any, values: dict[str, Any]) -> None:
-    stream.write(json.dumps({"time": time.time(), **values}) + "\n")
-    stream.flush()
+def _accelerator(stage: Stage) -> Any:
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+
+    AcceleratorState._reset_state()  # accelerate keeps the first stage's precision for the whole process otherwise
+    # Whether bf16 runs here is the CPU's affair; accelerate asks for it by the same name everywhere.
+    return Accelerator(mixed_precision=stage.precision, cpu=not torch.cuda.is_available())
 
 
-def _save(path: Path, step: int, network: torch.nn.Module, ema: EMA, optimizer: Any) -> None:
-    tensors: dict[str, Tensor] = {f"network.{k}": v for k, v in network.state_dict().items()}
-    tensors |= {f"ema.{k}": v for k, v in ema.network.state_dict().items()}
-    for number, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
-    part = path.with_suffix(".part")
-    safetensors.torch.save_file({k: v.contiguous() for k, v in tensors.items()}, part, {"step": str(step)})
-    part.replace(path)
+def _laid_out(network: torch.nn.Module, stage: Stage) -> torch.nn.Module:
+    if stage.recompute:
+        network.recompute = True  # type: ignore[assignment]
+    if stage.channels_last:
+        network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    return network
 
 
-def _load(path: Path, network: torch.nn.Module, ema: EMA, optimizer: torch.optim.Optimizer) -> int:
-    """Restore everything from ``path``; the step to go on with, 0 if there is no checkpoint."""
-    if not path.exists():
-        return 0
-    with safetensors.safe_open(path, "pt") as stream:
-        step = int(stream.metadata()["step"])
-        tensors = {key: stream.get_tensor(key) for key in stream.keys()}  # noqa: SIM118 - not a dict
+def _optimizer(stage: Stage, network: torch.nn.Module, accelerator: Any) -> Any:
+    """AdamW over what is to be trained; with ``shard``, each process keeps its share of the state."""
+    options: dict[str, Any] = {"lr": stage.learning_rate, "betas": stage.betas, "weight_decay": stage.weight_decay}
+    trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
+    if stage.shard and accelerator.num_processes > 1:
+        from torch.distributed.optim import ZeroRedundancyOptimizer
 
-    def part(prefix: str) -> dict[str, Tensor]:
-        return {k.removeprefix(prefix): v for k, v in tensors.items() if k.startswith(prefix)}
+        return ZeroRedundancyOptimizer(trainable, optimizer_class=torch.optim.AdamW, **options)
+    return torch.optim.AdamW(trainable, **options)
 
-    try:
-        network.load_state_dict(part("network."))
-        ema.network.load_state_dict(part("ema."))
-    except RuntimeError as error:
-        raise Conflict(f"{path} is a checkpoint of another network; use --fresh or another --out ({error})") from None
-    state: dict[int, dict[str, Tensor]] = {}
-    for key, value in part("optimizer.").items():
-        number, _, name = key.partition(".")
-        state.setdefault(int(number), {})[name] = value
-    optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
-    return step
+
+def _agree(accelerator: Any, seconds: float) -> float:
+    if accelerator.num_processes == 1:
+        return seconds
+    from accelerate.utils import broadcast
+
+    return float(broadcast(torch.tensor(seconds, device=accelerator.device)))
+
+
+def _plain(numbers: Mapping[str, Any]) -> dict[str, float]:
+    return {key: float(number) for key, number in numbers.items()}

@@ -12,10 +12,13 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from perrin.errors import InvalidInput, NotFound
 from perrin.plugins import modality
+from perrin.training.adapters import AdapterOptions
+from perrin.training.elastic import ElasticOptions
+from perrin.training.inversion import InversionOptions
 
 __all__ = ["Recipe", "Stage", "read_recipe"]
 
@@ -26,6 +29,9 @@ class Stage(BaseModel):
     Attributes:
         task: ``"package.module:Class"`` of the `perrin.training.task.Task`.
         options: the task's own: network, data and loss settings.
+        adapter: train low-rank adapters of ``start`` instead of all its weights.
+        inversion: train a new word of ``start``.
+        elastic: train all weights of ``start``, and hold on to what ``old_data`` need.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -33,22 +39,47 @@ class Stage(BaseModel):
     name: str = Field(pattern=r"^[a-z][a-z0-9_-]*$")
     task: str
     options: dict[str, Any] = {}
+    adapter: AdapterOptions | None = None
+    inversion: InversionOptions | None = None
+    elastic: ElasticOptions | None = None
     steps: int = Field(ge=1)
     batch: int = Field(ge=1, le=65536)
     learning_rate: float = Field(1e-3, gt=0, le=1)
     warmup: int = Field(200, ge=0)
     decay: float = Field(0.33, ge=0, le=1, description="Share of the steps, the last, over which the rate falls to 0.")
+    betas: tuple[float, float] = (0.9, 0.99)
     weight_decay: float = Field(0.01, ge=0)
     gradient_clip: float = Field(1.0, gt=0)
     ema: float = Field(0.05, ge=0, le=1, description="Width of the averaged weights, as a share of training.")
+    ema_snapshots: bool = Field(False, description="Keep snapshots of averages, to make one of any width later.")
     precision: Literal["no", "bf16", "fp16"] = "bf16"
+    accumulate: int = Field(1, ge=1, description="Parts of a batch that are computed one after another.")
+    minutes: float | None = Field(None, gt=0, description="Stop after this long, if that is before the last step.")
     compile: bool = False
+    channels_last: bool = False
+    recompute: bool = Field(False, description="Keep less for the gradient and compute it again.")
+    shard: bool = Field(False, description="Several processes share the optimizer's state.")
     evaluate_every: int = Field(1000, ge=1)
     save_seconds: float = Field(60, gt=0)
 
+    @model_validator(mode="after")
+    def _divides(self) -> Stage:
+        ways = [name for name in ("adapter", "inversion", "elastic") if getattr(self, name) is not None]
+        if len(ways) > 1:
+            raise ValueError(f"a stage has one of {' and '.join(ways)}, not both")
+        if self.batch % self.accumulate:
+            raise ValueError(f"batch {self.batch} does not divide into {self.accumulate} parts (accumulate)")
+        return self
+
 
 class Recipe(BaseModel):
-    """A model and how it is made; ``source`` is what it was asked for by."""
+    """A model and how it is made.
+
+    Attributes:
+        source: what it was asked for by.
+        start: the model whose weights the stages begin with.
+        old_data: what ``start`` was trained on, in the manner of ``data``; for `Stage.elastic`.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -56,9 +87,18 @@ class Recipe(BaseModel):
     modality: str
     seed: int = 0
     data: dict[str, Any] = {}
+    old_data: dict[str, Any] = {}
+    start: str = ""
     stages: tuple[Stage, ...] = Field(min_length=1)
     card: dict[str, Any] = {}
     source: str = ""
+
+    @model_validator(mode="after")
+    def _starts(self) -> Recipe:
+        for stage in self.stages:
+            if not self.start and (stage.adapter or stage.inversion or stage.elastic):
+                raise ValueError(f"stage {stage.name} tunes a model: say which with start, or --from NAME")
+        return self
 
 
 def _locate(recipe: str) -> Path:

@@ -18,6 +18,9 @@ __all__ = ["Task"]
 class Task(Protocol):
     """One stage of a recipe.
 
+    A task may have an attribute ``weights``: the stem of the file that `publish` writes the network to, if that is not
+    the stage's name.
+
     Everything random comes from the generators handed in, which depend on (seed, step) alone; so a run that was
     killed and resumed is the same run.
     """

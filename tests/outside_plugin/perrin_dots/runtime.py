@@ -19,7 +19,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from perrin.errors import Degenerate
+from perrin.errors import Degenerate, InvalidInput
+from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard
 from perrin_dots import DotsParameters
@@ -32,13 +33,15 @@ SIZE = 32
 class DotsRun:
     """One request in flight: its whole state is (x, row); noise is keyed by (seed, item, row)."""
 
-    def __init__(self, parameters: DotsParameters) -> None:
+    def __init__(self, parameters: DotsParameters, pictures: Sequence[Any] = ()) -> None:
         self._p = parameters
         self.plan = tuple(range(parameters.steps or 10))
         self.row = 0
         self._x = np.stack([self._noise(i, 0) for i in range(parameters.count)])
         y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
         self._target = (np.hypot(x, y) <= parameters.radius).astype(np.float64)
+        for picture in pictures:
+            self._target = 0.5 * (self._target + picture)
 
     def _noise(self, item: int, row: int) -> Any:
         rng = np.random.Generator(np.random.Philox(key=[(self._p.seed or 0) + item, row]))
@@ -103,14 +106,14 @@ class DotsRuntime:
             time.sleep(float(seconds))
         return cls()
 
-    def start(self, parameters: DotsParameters) -> DotsRun:
+    def start(self, parameters: DotsParameters, inputs: Mapping[str, InputFile]) -> DotsRun:
         parameters.linger("encode")
-        return DotsRun(parameters)
+        return DotsRun(parameters, [_picture(place, file.data) for place, file in sorted(inputs.items())])
 
     def preview(self, clean: Any) -> bytes | None:
         return _png(_bytes(clean[0]))
 
-    def decode(self, clean: Any, parameters: DotsParameters) -> Sequence[Any]:
+    def decode(self, clean: Any, parameters: DotsParameters, inputs: Mapping[str, InputFile]) -> Sequence[Any]:
         parameters.linger("decode")
         if parameters.trouble == "degenerate":
             return [np.zeros((SIZE, SIZE)) for _ in clean]
@@ -135,6 +138,15 @@ def _trace(seed: int, row: int) -> None:
     if path := os.environ.get("PERRIN_DOTS_TRACE"):
         with Path(path).open("a") as stream:
             stream.write(f"{time.monotonic()} {os.getpid()} {seed} {row}\n")
+
+
+def _picture(place: str, data: bytes) -> Any:
+    """A PGM of the only size there is, as it is written here."""
+    header = f"\n{SIZE} {SIZE}\n255\n".encode()
+    found, _, pixels = data.partition(header)
+    if not found.startswith(b"P5") or len(pixels) != SIZE * SIZE:
+        raise InvalidInput(place, f"a file of {len(data)} bytes", f"a PGM picture of {SIZE} by {SIZE} pixels")
+    return np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE) / 255
 
 
 def _bytes(picture: Any) -> bytes:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
+import random
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -13,11 +15,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
 from perrin.errors import Conflict, InvalidInput, NotFound, SamplingError
-from perrin.training.ema import EMA, gamma_of_width
+from perrin.training.ema import Averages, gamma_of_width
 from perrin.training.loop import CHECKPOINT, learning_rate, run_stage
 from perrin.training.recipe import Recipe, Stage, read_recipe
 
@@ -62,32 +65,100 @@ def test_interrupted_and_resumed_is_the_same_run(tmp_path: Path) -> None:
     assert all(torch.equal(mine[key], theirs[key]) for key in mine)
 
 
+CODE = """
+import json, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import test_training as t
+delay, changes = float(sys.argv[3]), json.loads(sys.argv[4])
+t.run_stage(t.STAGE.model_copy(update=changes), t.Line(delay), Path(sys.argv[2]), 1, lambda *a: None)
+"""
+
+
+def _command(out: Path, delay: float = 0.0, **changes: object) -> list[str]:
+    return [sys.executable, "-c", CODE, str(Path(__file__).parent), str(out), str(delay), json.dumps(changes)]
+
+
 def test_killed_and_resumed_is_the_same_run(tmp_path: Path) -> None:
-    """kill -9 in mid-training, twice, at different moments."""
-    code = (
-        "import sys; sys.path.insert(0, sys.argv[1])\n"
-        "from pathlib import Path; import test_training as t\n"
-        "t.run_stage(t.STAGE, t.Line(0.02), Path(sys.argv[2]), 1, lambda *a: None)\n"
-    )
-    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    """kill -9 in mid-training, ten times, at random moments."""
+    whole, parts, moments = tmp_path / "whole", tmp_path / "parts", random.Random(5)
     whole.mkdir()
     parts.mkdir()
-    run_stage(STAGE, Line(), whole, 1, lambda *a: None)
-    command = [sys.executable, "-c", code, str(Path(__file__).parent), str(parts)]
-    for kills in range(2):
-        process = subprocess.Popen(command)
-        deadline = time.monotonic() + 60
-        before = (parts / CHECKPOINT).stat().st_mtime_ns if kills else 0
-        while time.monotonic() < deadline:
-            if (parts / CHECKPOINT).exists() and (parts / CHECKPOINT).stat().st_mtime_ns > before:
-                break
-            time.sleep(0.01)
-        time.sleep(0.1)
+    changes: dict[str, object] = {"steps": 150, "ema_snapshots": True}
+    run_stage(STAGE.model_copy(update=changes), Line(), whole, 1, lambda *a: None)
+    reached = []
+    for _ in range(10):
+        process = subprocess.Popen(_command(parts, 0.02, **changes))
+        deadline, before = time.monotonic() + 60, _written(parts)
+        while _written(parts) == before:
+            assert time.monotonic() < deadline
+            assert process.poll() is None
+            time.sleep(0.005)
+        time.sleep(moments.uniform(0, 0.1))
         os.kill(process.pid, signal.SIGKILL)
         assert process.wait() == -signal.SIGKILL
-    subprocess.run(command, check=True)
+        with safe_open(parts / CHECKPOINT, "pt") as stream:
+            reached.append(int(stream.metadata()["step"]))
+    assert reached == sorted(set(reached)), "each went on from the one before"
+    assert reached[-1] < 150
+    subprocess.run(_command(parts, **changes), check=True)
     mine, theirs = _weights(parts), _weights(whole)
+    assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+def _written(out: Path) -> int:
+    return (out / CHECKPOINT).stat().st_mtime_ns if (out / CHECKPOINT).exists() else 0
+
+
+@pytest.mark.parametrize("shard", [False, True])
+def test_two_processes_are_one_with_twice_the_batch(shard: bool, tmp_path: Path) -> None:
+    """Each of two processes computes half of every batch; one process computes both halves."""
+    one, two = tmp_path / "one", tmp_path / "two"
+    one.mkdir()
+    two.mkdir()
+    changes: dict[str, object] = {"steps": 40, "evaluate_every": 100}
+    run_stage(STAGE.model_copy(update={**changes, "accumulate": 2}), Line(), one, 1, lambda *a: None)
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = str(probe.getsockname()[1])
+    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+
+    def both(delay: float) -> list[subprocess.Popen[bytes]]:
+        return [
+            subprocess.Popen(
+                _command(two, delay, **changes, shard=shard),
+                env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
+            )
+            for rank in range(2)
+        ]
+
+    first = both(0.05)
+    deadline = time.monotonic() + 60
+    while not _written(two):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    time.sleep(0.3)
+    for process in first:  # killed on the way, both of them
+        process.kill()
+        process.wait()
+    assert [process.wait(120) for process in both(0.0)] == [0, 0]
+    mine, theirs = _weights(two), _weights(one)
+    assert mine.keys() == theirs.keys()
+    for name in theirs:
+        torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=1e-4)
+
+
+def test_a_time_budget_ends_the_run_and_its_rate(tmp_path: Path) -> None:
+    stage = STAGE.model_copy(update={"steps": 100_000, "minutes": 0.02, "decay": 0.5, "save_seconds": 0.3})
+    began = time.monotonic()
+    trained = run_stage(stage, Line(0.002), tmp_path, 1, lambda *a: None)
+    assert 1.0 < time.monotonic() - began < 6
+    assert 20 < trained.steps < 100_000
+    rates = [json.loads(line).get("learning_rate") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
+    assert min(rate for rate in rates if rate is not None) < 0.3 * stage.learning_rate
+    with safe_open(tmp_path / CHECKPOINT, "pt") as stream:
+        assert float(stream.metadata()["seconds"]) > 0.25
 
 
 def test_it_learns_and_logs(tmp_path: Path) -> None:
@@ -125,7 +196,7 @@ def test_average_has_its_width(width: float) -> None:
     mean = (weights * times).sum()
     assert abs(np.sqrt((weights * (times - mean) ** 2).sum()) - width) < 0.002
     network = nn.Linear(1, 1, bias=False)
-    ema = EMA(network, width)
+    ema = Averages(network, width)
     for step in range(1, steps + 1):
         with torch.no_grad():
             network.weight.fill_(step / steps)

@@ -10,6 +10,7 @@ __all__ = [
     "CANCEL_HELD",
     "CANCEL_QUEUED",
     "EXPIRED",
+    "HELD",
     "HELD_BY",
     "LAPSED",
     "LIVE_IN_GROUP",
@@ -82,6 +83,14 @@ HELD_BY = Query(
 SELECT * FROM jobs WHERE owner = :owner ORDER BY number
 """,
     "jobs_owner_ix|jobs_lease_ix",
+)
+
+# Everything that anybody holds.
+HELD = Query(
+    """
+SELECT * FROM jobs WHERE owner IS NOT NULL ORDER BY lease_until
+""",
+    "jobs_lease_ix",
 )
 
 # A lease that ended without its holder's word, to one of queued, quarantined, cancelled.

@@ -20,6 +20,7 @@ __all__ = [
     "INSERT_ARTIFACT",
     "LIFT",
     "LINES",
+    "LOCK_POSTGRESQL",
     "PROGRESS",
     "RELEASE",
     "RENEW",
@@ -74,7 +75,7 @@ UPDATE users SET used = CASE WHEN used < :used THEN :used ELSE used END, active 
 # writer in at a time.
 HEADS_SQLITE = Query(
     """
-SELECT number, rank FROM jobs
+SELECT number, rank, model, created_at, run_after FROM jobs
 WHERE state = 'queued' AND pool = :pool AND user_id = :user_id AND (deadline IS NULL OR deadline > :now)
 ORDER BY rank, number LIMIT :limit
 """,
@@ -82,12 +83,20 @@ ORDER BY rank, number LIMIT :limit
 )
 HEADS_POSTGRESQL = Query(
     """
-SELECT number, rank FROM jobs
+SELECT number, rank, model, created_at, run_after FROM jobs
 WHERE state = 'queued' AND pool = :pool AND user_id = :user_id AND (deadline IS NULL OR deadline > :now)
 ORDER BY rank, number LIMIT :limit
 FOR UPDATE SKIP LOCKED
 """,
     "jobs_queue_ix",
+)
+
+# Those of some jobs that no other claim is looking at (PostgreSQL).
+LOCK_POSTGRESQL = Query(
+    """
+SELECT number FROM jobs WHERE number IN :numbers AND state = 'queued' FOR UPDATE SKIP LOCKED
+""",
+    "jobs_pkey",
 )
 
 # queued -> leased.
@@ -191,11 +200,13 @@ RETURNING *
     "jobs_id_key|jobs_owner_ix",
 )
 
-# held -> waiting: it failed in a way that may pass, and is tried again, from its beginning, after a pause.
+# held -> waiting: it failed in a way that may pass, and is tried again after a pause; from its beginning, unless all
+# that failed was keeping what it made.
 TRY_AGAIN = Query(
     """
 UPDATE jobs SET
-    state = 'waiting', owner = NULL, lease_until = NULL, saved_sha256 = NULL, run_after = :run_after,
+    state = 'waiting', owner = NULL, lease_until = NULL,
+    saved_sha256 = CASE WHEN :resume THEN saved_sha256 END, run_after = :run_after,
     retries = retries + 1, error_kind = :kind, error_message = :message, event_count = event_count + 1
 WHERE id = :id AND epoch = :epoch AND owner = :owner
 RETURNING id, epoch, owner, worker, state, stage, done, total, error_kind, event_count

@@ -20,6 +20,7 @@ __all__ = [
     "SEE_WORKER",
     "SET_SHARE",
     "USER_BY_NAME",
+    "WARM_WORKERS",
     "WORKERS",
 ]
 
@@ -130,6 +131,13 @@ WORKERS = Query(
 SELECT * FROM workers ORDER BY started_at, id
 """,
     "workers_started_ix",
+)
+
+WARM_WORKERS = Query(
+    """
+SELECT models FROM workers WHERE state = 'idle' AND seen_at >= :after AND id <> :id
+""",
+    "workers_seen_at_ix",
 )
 
 LIVE_WORKERS = Query(

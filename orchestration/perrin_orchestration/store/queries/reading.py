@@ -13,10 +13,12 @@ __all__ = [
     "DEAD_JOBS",
     "EDGES",
     "EVENTS",
+    "FILES",
     "GROUP",
     "GROUPS",
     "GROUP_COUNTS",
     "GROUP_JOBS",
+    "INPUTS",
     "JOB",
     "JOBS_BY_ID",
     "JOB_BY_KEY",
@@ -233,4 +235,27 @@ ORDER BY state, pool
 """,
     "jobs_live_ix",
     "jobs_finished_ix",
+)
+
+# Artifacts and uploads of one user, as files that a job may take in.
+FILES = Query(
+    """
+SELECT uploads.id, 'upload-' || uploads.id AS name, uploads.media_type, uploads.size, uploads.sha256
+FROM uploads WHERE uploads.id IN :ids AND uploads.user_id = :user_id
+UNION ALL
+SELECT artifacts.id, artifacts.job_id || '-' || artifacts.name AS name, artifacts.media_type, artifacts.size,
+    artifacts.sha256
+FROM artifacts JOIN jobs ON jobs.id = artifacts.job_id WHERE artifacts.id IN :ids AND jobs.user_id = :user_id
+""",
+    "uploads_pkey",
+    "artifacts_pkey",
+    "jobs_id_key",
+)
+
+# What jobs take in, but for what their parents make.
+INPUTS = Query(
+    """
+SELECT job_id, path, file_id FROM inputs WHERE job_id IN :ids ORDER BY job_id, path
+""",
+    "inputs_pkey",
 )
