@@ -35,6 +35,8 @@ __all__ = ["ArtifactStore", "Staged"]
 
 _MIB = 1 << 20
 
+_PROBE = bytes(1 << 16)
+
 YOUNG_SECONDS = 3600.0
 """A result this young is never removed: the row that names it may be about to be written."""
 
@@ -76,6 +78,20 @@ class ArtifactStore:
                 f"the artifact store's disk has {free // _MIB} MiB free and {-(-needed // _MIB)} MiB are needed "
                 f"(PERRIN_MIN_FREE_MB is {self._min_free // _MIB}): free some space"
             )
+
+    def probe(self) -> None:
+        """Make sure that a result could be written now: there is room, and a small file can be written and synced.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        self.check_room(len(_PROBE))
+        path = self._path("staging", f"probe-{uuid.uuid4().hex}")
+        try:
+            self._write(path, _PROBE, sync=True)
+        finally:
+            with contextlib.suppress(OSError):
+                self._fs.rm_file(path)
 
     # --- results ------------------------------------------------------------------------------------------------------
 

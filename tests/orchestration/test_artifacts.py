@@ -32,6 +32,18 @@ def test_bytes_get_their_name_only_when_they_are_published(tmp_path: Path) -> No
     assert files(tmp_path) == [f"blobs/{staged.sha256[:2]}/{staged.sha256[2:4]}/{staged.sha256}"]
 
 
+def test_a_probe_writes_really_and_leaves_nothing(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    store.probe()
+    assert files(tmp_path) == []
+    with pytest.raises(StorageError, match="free some space"):
+        ArtifactStore(str(tmp_path), min_free_mb=10**9).probe()
+    (tmp_path / "staging").rmdir()
+    (tmp_path / "staging").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        store.probe()
+
+
 def test_a_lost_lease_discards_its_own_staging_only(tmp_path: Path) -> None:
     store = ArtifactStore(str(tmp_path))
     store.stage(LEASE, 0, b"mine")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import groupby
 from typing import Any
@@ -36,12 +37,15 @@ class Holder(Part):
         """Take up to ``limit`` queued jobs of ``pools`` for ``lease`` seconds.
 
         Whose, `perrin_orchestration.store.fairness` decides; among one user's, the lowest rank comes first. Jobs of a
-        paused pool stay where they are.
+        paused or blocked pool stay where they are.
         """
         now, names = self._clock(), tuple(pools)
         values = {"owner": owner, "worker": worker, "until": now + lease}
+        tries = itertools.count(1)
 
         def work(connection: Connection) -> tuple[Job, ...]:
+            if next(tries) > 1 and (taken := rows.select(connection, sql.CLAIMED, values)):
+                return tuple(rows.job(row) for row in taken)  # only the reply to the first try's commit was lost
             lines = rows.select(connection, sql.LINES, {"pools": names})
             numbers = tuple(self._turns(connection, lines, limit, now)) if lines else ()
             if not numbers:
@@ -289,9 +293,14 @@ def _stopped(connection: Connection, held: RowMapping, now: float) -> None:
     settle(connection, changed, now)
 
 
+_BECOMES: Mapping[str, JobState] = {sql.START: JobState.RUNNING, sql.COMMITTING: JobState.COMMITTING}
+
+
 def _refusal(connection: Connection, lease: LeaseRef, query: str) -> Exception | None:
     """Why a write touched nothing; None if it had been made before, and only its reply was lost."""
     job = one(connection, read.ANY_JOB, {"id": lease.id})
     if query is sql.COMMIT and job.state is JobState.SUCCEEDED and job.epoch == lease.epoch:
+        return None
+    if job.lease == lease and job.state is _BECOMES.get(query):
         return None
     return CancelRequested(job.id) if job.lease == lease and job.cancel_requested else StaleLease(lease)

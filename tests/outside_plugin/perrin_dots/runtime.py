@@ -1,4 +1,8 @@
-"""The runtime of ``dots``: each step moves half of the way from noise to the disc, and draws a little noise."""
+"""The runtime of ``dots``: each step moves half of the way from noise to the disc, and draws a little noise.
+
+Two variables of the environment exist for tests of the platform: PERRIN_DOTS_LOAD, the seconds that loading takes, and
+PERRIN_DOTS_TRACE, a file that gets a line for every step: when, which process, which seed, which row.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +49,8 @@ class DotsRun:
         return self.row >= len(self.plan)
 
     def step(self) -> None:
-        time.sleep(self._p.delay)
+        self._p.linger("step")
+        _trace(self._p.seed or 0, self.row)
         if self.row == len(self.plan) // 2:
             self._make_trouble()
         left = 1 - (self.row + 1) / len(self.plan)
@@ -94,15 +99,19 @@ class DotsRuntime:
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
+        if seconds := os.environ.get("PERRIN_DOTS_LOAD"):
+            time.sleep(float(seconds))
         return cls()
 
     def start(self, parameters: DotsParameters) -> DotsRun:
+        parameters.linger("encode")
         return DotsRun(parameters)
 
     def preview(self, clean: Any) -> bytes | None:
         return _png(_bytes(clean[0]))
 
     def decode(self, clean: Any, parameters: DotsParameters) -> Sequence[Any]:
+        parameters.linger("decode")
         if parameters.trouble == "degenerate":
             return [np.zeros((SIZE, SIZE)) for _ in clean]
         return list(clean)
@@ -112,11 +121,20 @@ class DotsRuntime:
             raise Degenerate("the picture is one flat colour")
 
     def export(self, results: Sequence[Any], format: Format, metadata: Mapping[str, Any]) -> bytes:
+        asked = metadata["parameters"]
+        if asked["slow"] == "write":
+            time.sleep(asked["delay"])
         comment = json.dumps(dict(metadata), sort_keys=True)
         if format.name == "txt":
             rows = ("\n".join("".join("#" if v > 0.5 else "." for v in row) for row in r) for r in results)
             return (comment + "\n" + "\n\n".join(rows) + "\n").encode()
         return f"P5\n# {comment}\n{SIZE} {SIZE}\n255\n".encode() + _bytes(results[0])
+
+
+def _trace(seed: int, row: int) -> None:
+    if path := os.environ.get("PERRIN_DOTS_TRACE"):
+        with Path(path).open("a") as stream:
+            stream.write(f"{time.monotonic()} {os.getpid()} {seed} {row}\n")
 
 
 def _bytes(picture: Any) -> bytes:
