@@ -1,7 +1,7 @@
 """The supervisor's side of one engine process: what it holds, whether it moves, and how long it may take.
 
-A lease is the longer of the configured time and four times the slowest unit of the stage that the engine is in, as
-measured here. An engine that has not moved for that long hangs, and its leases are not renewed past it.
+A lease is the longer of the configured time and four times the slowest recent unit of the stage that the engine is in,
+as measured here. An engine that has not moved for that long hangs, and its leases are not renewed past it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -28,6 +29,9 @@ __all__ = ["EngineHandle", "Tracked"]
 SLACK = 4.0
 """How much longer than the slowest measured a unit of a stage may take. A first load is measured against nothing, so
 it has this many leases."""
+
+RECENT = 32
+"""How many units of a stage are remembered. A machine that once stood still must not have long leases for ever."""
 
 IDLE_SILENCE = 30.0
 """An engine without jobs says a word with every look for work; one that has been silent for this long hangs."""
@@ -79,8 +83,9 @@ class EngineHandle:
         self.device = device
         self._worker, self._pools, self._lease = worker, pools, lease_seconds
         self._clock = clock
-        self._slowest: dict[str, float] = {}
+        self._took: dict[str, deque[float]] = {}
         self._spawns = 0
+        self._asked = self._clock()
         self.finished = 0
         self.spawn_at = 0.0
         self.spent: dict[str, float] = {}
@@ -191,7 +196,7 @@ class EngineHandle:
     def _measure(self, now: float) -> None:
         """The unit that ends now was of the stage that was last told."""
         if self.blamed:
-            self._slowest[self.stage] = max(self._slowest.get(self.stage, 0.0), now - self._began)
+            self._took.setdefault(self.stage, deque(maxlen=RECENT)).append(now - self._began)
         self._began = now
 
     # --- leases -------------------------------------------------------------------------------------------------------
@@ -200,7 +205,7 @@ class EngineHandle:
     def allowance(self) -> float:
         """Seconds that the engine may take from here without a word."""
         stage = self.stage if self.blamed else ""
-        slowest = self._slowest.get(stage, self._lease if stage == "load" else 0.0)
+        slowest = max(self._took.get(stage, ()), default=self._lease if stage == "load" else 0.0)
         return max(self._lease, SLACK * slowest)
 
     @property
@@ -215,8 +220,8 @@ class EngineHandle:
         return any(job.turned for job in self.jobs.values())
 
     def moves(self) -> list[Move]:
-        """Progress to be written down."""
-        seconds = self.allowance
+        """Progress to be written down, beginning now."""
+        self._asked, seconds = self._clock(), self.allowance
         return [
             Move(job.lease, job.stage, job.done, job.total, seconds, job.news) for job in self.jobs.values() if job.news
         ]
@@ -229,17 +234,16 @@ class EngineHandle:
 
     def written(self, moves: list[Move], renewed: list[LeaseRef]) -> None:
         """These writes reached the store."""
-        now = self._clock()
         for lease in (*(move.lease for move in moves), *renewed):
             job = self.jobs.get(lease.id)
             if job is not None and job.lease == lease:
-                job.until = now + self.allowance
+                job.until = self._asked + self.allowance  # the store counts from when it was asked, or a moment later
         for move in moves:
             job = self.jobs.get(move.lease.id)
             if job is not None and (job.stage, job.done) == (move.stage, move.done):
                 job.news, job.turned = "", False
         if renewed:
-            self._renewed = now
+            self._renewed = self._asked
 
     def abandon(self, lease: LeaseRef) -> None:
         """The lease is lost: the process is to forget the job."""
@@ -247,9 +251,12 @@ class EngineHandle:
         self.tell({"do": "abandon", "id": lease.id, "epoch": lease.epoch})
 
     def overdue(self) -> list[LeaseRef]:
-        """Leases that could not be renewed and are about to end: the process must not go on as if it had them."""
+        """Leases that could not be renewed and are about to end: the process must not go on as if it had them.
+
+        Any thread may ask.
+        """
         margin = max(0.5, self._lease / 10)
-        return [job.lease for job in self.jobs.values() if self._clock() > job.until - margin]
+        return [job.lease for job in tuple(self.jobs.values()) if self._clock() > job.until - margin]
 
     # --- death --------------------------------------------------------------------------------------------------------
 

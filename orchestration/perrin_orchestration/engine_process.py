@@ -168,6 +168,8 @@ class EngineProcess:
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
             self._look_at = self._clock() + 5.0
+            if isinstance(error, StorageError):
+                self._block(error)
             return
         for job in jobs:
             self._channel.send({"is": "claimed", "id": job.id, "epoch": job.epoch})
@@ -275,11 +277,18 @@ class EngineProcess:
         except StorageError as error:
             self._artifacts.discard(lease)
             self._store.fail(lease, *error_kind(error))
+            self._block(error)
             return True
         except StaleLease:
             self._artifacts.discard(lease)
             raise
         return False
+
+    def _block(self, error: StorageError) -> None:
+        """Results cannot be written: nobody is to begin what would be lost. The supervisor opens the pools again."""
+        with contextlib.suppress(PerrinError):
+            if pools := self._store.pools.block(self._me.pools, error.message):
+                _log.error("pools blocked", pools=pools, reason=error.message)
 
     def _fail(self, held: _Held, error: Exception) -> None:
         kind, line = error_kind(error)

@@ -148,7 +148,7 @@ class Housekeeper(threading.Thread):
     def __init__(self, settings: Settings) -> None:
         super().__init__(name="perrin-housekeeper", daemon=True)
         self._settings = settings
-        self._artifacts = ArtifactStore(settings.artifacts_path)
+        self._artifacts = ArtifactStore(settings.artifacts_path, settings.min_free_mb)
         self._orders: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
 
     def do(self, work: Callable[[], None]) -> None:
@@ -162,6 +162,14 @@ class Housekeeper(threading.Thread):
     def discard(self, lease: LeaseRef) -> None:
         """An attempt is over: remove what it was writing, soon."""
         self.do(lambda: self._artifacts.discard(lease))
+
+    def probe(self) -> None:
+        """Make sure that a result could be written now; not in the supervisor's loop.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        self._artifacts.probe()
 
     def stop(self, seconds: float = 2.0) -> None:
         """Finish what was ordered, if that is possible in the time; the rest is found by a later sweep."""

@@ -286,7 +286,7 @@ class PoolRecord(_Record):
     """A pool of workers."""
 
     name: str
-    state: str = Field(description="open, paused or draining")
+    state: str = Field(description="open, paused, draining or blocked")
     reason: str
     changed_at: datetime
     states: dict[JobState, int] = Field(description="How many of its jobs are in which state before an end.")

@@ -94,6 +94,22 @@ def test_a_lost_lease_discards_its_own_staging_only(bench: Bench) -> None:
     assert not [name for name in bench.files if name.startswith("staging")]
 
 
+def test_a_probe_writes_really_and_leaves_nothing(bench: Bench) -> None:
+    bench.store.probe()
+    assert bench.files == []
+
+
+def test_a_probe_says_what_is_in_the_way(tmp_path: Path) -> None:
+    store = ArtifactStore(str(tmp_path))
+    with pytest.raises(StorageError, match="free some space"):
+        ArtifactStore(str(tmp_path), min_free_mb=10**9).probe()
+    store.probe()
+    (tmp_path / "staging").rmdir()
+    (tmp_path / "staging").write_text("in the way")
+    with pytest.raises(StorageError, match="cannot be written"):
+        store.probe()
+
+
 @pytest.mark.parametrize("change", ["flip", "cut", "remove"])
 def test_changed_bytes_are_refused(bench: Bench, change: str) -> None:
     sha256 = bench.put(b"0123456789")

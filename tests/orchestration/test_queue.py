@@ -203,6 +203,29 @@ def test_a_draining_pool_takes_no_jobs_and_works_off_what_it_has(store: JobStore
     store.submit(new())
 
 
+def test_a_blocked_pool_opens_again_and_what_an_operator_set_stays(store: JobStore, new: New) -> None:
+    names = ("dots", "other", "third", "unheard-of")
+    job = store.submit(new())[0]
+    store.submit_many([new(pool="other"), new(pool="third")])
+    store.pools.set("other", "pause", "moving house")
+    store.pools.set("third", "drain")
+    assert store.pools.block(names, "the disk is full " + "x" * 300) == ("dots",)
+    assert store.pools.block(names, "again") == ()
+    states = {pool.name: (pool.state, pool.reason[:16]) for pool in store.pools.all()}
+    assert states["dots"] == ("blocked", "the disk is full")
+    assert (states["other"], states["third"]) == (("paused", "moving house"), ("draining", ""))
+    assert store.claim("o", "w", ["dots"], 5, 30.0) == ()
+    assert store.queued_pools() == ("third",)
+    late = store.submit(new())[0]
+    assert store.pools.blocked(names) == ("dots",)
+    assert store.pools.unblock(names) == ("dots",)
+    assert [(pool.state, pool.reason) for pool in store.pools.all()][:2] == [("open", ""), ("paused", "moving house")]
+    assert [claim(store).id, claim(store).id] == [job.id, late.id]
+    store.pools.block(names, "full")
+    assert store.pools.set("dots", "pause", "by hand").state == "paused"
+    assert store.pools.unblock(names) == ()
+
+
 def test_a_pool_is_changed_in_words_or_not_at_all(store: JobStore, new: New) -> None:
     with pytest.raises(UnknownName, match="no job was submitted yet"):
         store.pools.set("dots", "pause")

@@ -24,12 +24,14 @@ from urllib.parse import unquote, urlsplit
 
 from perrin.errors import Conflict, InvalidInput, NotFound, StorageError
 from perrin_orchestration.artifacts.folder import Folder
-from perrin_orchestration.artifacts.place import Item, Place, Tell, nobody
+from perrin_orchestration.artifacts.place import STAGING, Item, Place, Tell, nobody
 from perrin_orchestration.store.values import LeaseRef
 
 __all__ = ["YOUNG_SECONDS", "ArtifactStore", "Staged"]
 
 _MIB = 1 << 20
+
+_PROBE = bytes(1 << 16)
 
 OWNER = "owner"
 BLOBS, STATES, PREVIEWS = "blobs/", "states/", "previews/"
@@ -94,6 +96,22 @@ class ArtifactStore:
                 f"the artifact store's disk has {free // _MIB} MiB free and {-(-needed // _MIB)} MiB are needed "
                 f"(PERRIN_MIN_FREE_MB is {self._min_free // _MIB}): free some space"
             )
+
+    def probe(self) -> None:
+        """Make sure that a result could be written now: there is room, and a small file can be written and synced.
+
+        Raises:
+            StorageError: it could not be.
+        """
+        self.check_ready()
+        self.check_room(len(_PROBE))
+        name = f"probe-{uuid.uuid4().hex}"
+        try:
+            self._place.draft(name, f"{STAGING}{name}", _PROBE)
+        finally:
+            with contextlib.suppress(StorageError):
+                self._place.drop_drafts(name)
+                self._place.remove([f"{STAGING}{name}"])
 
     # --- results and uploads ------------------------------------------------------------------------------------------
 

@@ -252,9 +252,14 @@ def _stopped(connection: Connection, held: RowMapping, now: float) -> None:
     settle(connection, changed, now)
 
 
+_BECOMES: Mapping[str, JobState] = {sql.START: JobState.RUNNING, sql.COMMITTING: JobState.COMMITTING}
+
+
 def _refusal(connection: Connection, lease: LeaseRef, query: str) -> Exception | None:
     """Why a write touched nothing; None if it had been made before, and only its reply was lost."""
     job = one(connection, read.ANY_JOB, {"id": lease.id})
     if query is sql.COMMIT and job.state is JobState.SUCCEEDED and job.epoch == lease.epoch:
+        return None
+    if job.lease == lease and job.state is _BECOMES.get(query):
         return None
     return CancelRequested(job.id) if job.lease == lease and job.cancel_requested else StaleLease(lease)

@@ -194,7 +194,7 @@ class EdgeRow(Base):
 
 
 class PoolRow(Base):
-    """A pool of workers: open, paused or draining, and why."""
+    """A pool of workers: open, paused, draining or blocked, and why."""
 
     __tablename__ = "pools"
 

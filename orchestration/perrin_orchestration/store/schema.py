@@ -86,14 +86,14 @@ def upgrade(database: Database, to: str = "head") -> str:
         check(database)
     if database.path is not None:
         database.path.parent.mkdir(parents=True, exist_ok=True)
-    with database.engine.begin() as connection:
+    with database.migration() as connection:
         command.upgrade(_config(connection=connection), to)
     return newest()
 
 
 def downgrade(database: Database, to: str = "base") -> None:
     """Migrate the store back; what the newer revisions added is lost."""
-    with database.engine.begin() as connection:
+    with database.migration() as connection:
         command.downgrade(_config(connection=connection), to)
 
 

@@ -302,7 +302,8 @@ class Pool:
 
     Attributes:
         name: what workers and jobs call it.
-        state: ``open``, ``paused`` (nothing is claimed) or ``draining`` (nothing is submitted).
+        state: ``open``, ``paused`` (nothing is claimed), ``draining`` (nothing is submitted) or ``blocked`` (nothing is
+            claimed, for results cannot be written; opens by itself).
         reason: why, in somebody's words.
         changed_at: since when.
         states: how many of its jobs are in each state before an end.

@@ -106,7 +106,7 @@ def test_celery_answers_pings_and_questions_and_is_told_to_shut_down(carrier: An
         (answer,) = app.control.ping(destination=[ear.name], timeout=5.0, limit=1)
         assert answer == {ear.name: {"ok": "pong"}}
         (queues,) = app.control.inspect([ear.name], timeout=5.0, limit=1).active_queues().values()
-        assert [queue["name"] for queue in queues] == [queue_name(pool)]
+        assert {queue["name"] for queue in queues} == {queue_name(pool), f"perrin.worker.{ear.name}"}
         ear.clear()
         app.control.shutdown(destination=[ear.name])
         assert ear.wait(5) is not None

@@ -9,7 +9,8 @@ __all__ = [
     "CANCELLATIONS",
     "CANCEL_HELD",
     "CANCEL_QUEUED",
-    "EXPIRED",
+    "EXPIRED_POSTGRESQL",
+    "EXPIRED_SQLITE",
     "HELD",
     "HELD_BY",
     "LAPSED",
@@ -69,10 +70,17 @@ SELECT id FROM jobs WHERE owner IS NOT NULL AND lease_until < :now LIMIT 1
     "jobs_lease_ix",
 )
 
-# Leases that ran out. PostgreSQL's rows are locked by the updates that follow, which check the epoch again.
-EXPIRED = Query(
+# Leases that ran out. PostgreSQL leaves out rows that somebody else is writing just now, which may be their holder.
+EXPIRED_SQLITE = Query(
     """
 SELECT * FROM jobs WHERE owner IS NOT NULL AND lease_until < :now ORDER BY lease_until
+""",
+    "jobs_lease_ix",
+)
+EXPIRED_POSTGRESQL = Query(
+    """
+SELECT * FROM jobs WHERE owner IS NOT NULL AND lease_until < :now ORDER BY lease_until
+FOR UPDATE SKIP LOCKED
 """,
     "jobs_lease_ix",
 )

@@ -9,6 +9,7 @@ __all__ = [
     "CHARGE_JOB",
     "CHARGE_USER",
     "CLAIM",
+    "CLAIMED",
     "COMMIT",
     "COMMITTING",
     "END_HELD",
@@ -38,7 +39,7 @@ LINES = Query(
     """
 WITH RECURSIVE line(pool, user_id) AS (
     SELECT pools.name, (SELECT MIN(jobs.user_id) FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
-    FROM pools WHERE pools.name IN :pools AND pools.state <> 'paused'
+    FROM pools WHERE pools.name IN :pools AND pools.state NOT IN ('paused', 'blocked')
     UNION ALL
     SELECT line.pool, (
         SELECT MIN(jobs.user_id) FROM jobs
@@ -109,6 +110,14 @@ WHERE number IN :numbers AND state = 'queued'
 RETURNING *
 """,
     "jobs_pkey",
+)
+
+# What a claim took whose reply was lost. Its lease ends at a moment that no other claim of this owner's has.
+CLAIMED = Query(
+    """
+SELECT * FROM jobs WHERE owner = :owner AND state = 'leased' AND lease_until = :until ORDER BY rank, number
+""",
+    "jobs_lease_ix|jobs_owner_ix",
 )
 
 # --- hold -------------------------------------------------------------------------------------------------------------
@@ -256,7 +265,8 @@ UPDATE users SET used = used + :seconds / share, typical = typical + 0.2 * (:job
     "users_pkey",
 )
 
-# Users for whom there is nothing to do, or nothing but what lies in a paused pool.
+# Users for whom there is nothing to do, or nothing but what lies in a pool that
+# nothing is claimed from.
 IDLE_USERS = Query(
     """
 SELECT id FROM users
@@ -264,7 +274,7 @@ WHERE active
     AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.owner IS NOT NULL AND jobs.user_id = users.id)
     AND NOT EXISTS (
         SELECT 1 FROM pools CROSS JOIN jobs
-        WHERE jobs.pool = pools.name AND pools.state <> 'paused' AND jobs.state = 'queued'
+        WHERE jobs.pool = pools.name AND pools.state NOT IN ('paused', 'blocked') AND jobs.state = 'queued'
             AND jobs.user_id = users.id)
 ORDER BY id
 """,

@@ -167,7 +167,8 @@ DELETE FROM outbox WHERE pool = :pool AND id <= :last
 QUEUED_POOLS = Query(
     """
 SELECT name FROM pools
-WHERE state <> 'paused' AND EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
+WHERE state NOT IN ('paused', 'blocked')
+    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
 ORDER BY name
 """,
     "jobs_queue_ix",
