@@ -133,7 +133,7 @@ def _submits(calls: Iterable[Call], jobs: Mapping[str, Mapping[str, Any]], verdi
 
 
 def _asked(asked: str, stored: Mapping[str, Any]) -> bool:
-    return set(json.loads(asked or "{}").items()) <= set(stored.items())
+    return all(name in stored and stored[name] == value for name, value in json.loads(asked or "{}").items())
 
 
 def _ends(row: Mapping[str, Any], events: Sequence[Mapping[str, Any]], verdict: Verdict) -> None:
