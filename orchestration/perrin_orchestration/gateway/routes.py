@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
@@ -53,6 +53,11 @@ def _record(context: Context, job: Job) -> JobRecord:
 def _records(context: Context, jobs: Sequence[Job]) -> list[JobRecord]:
     about = context.store.about(jobs)
     return [job_record(job, about[job.id]) for job in jobs]
+
+
+def _body(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For the description of the API: this is what the answer is made of."""
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.get("/health")
@@ -148,7 +153,7 @@ def history(context: Ctx, me: Me, job_id: str) -> list[AttemptRecord]:
     return [attempt_record(attempt) for attempt in context.store.history(_mine(context, me, job_id).id)]
 
 
-@router.get("/jobs/{job_id}/events")
+@router.get("/jobs/{job_id}/events", responses=_body("text/event-stream"), response_class=Response)
 def events(
     context: Ctx,
     me: Me,
@@ -167,7 +172,7 @@ def events(
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-@router.get("/jobs/{job_id}/preview")
+@router.get("/jobs/{job_id}/preview", responses=_body("image/png"), response_class=Response)
 def preview(context: Ctx, me: Me, job_id: str) -> Response:
     """The latest preview of a job that is sampling."""
     job = _mine(context, me, job_id)
@@ -176,7 +181,7 @@ def preview(context: Ctx, me: Me, job_id: str) -> Response:
     )
 
 
-@router.get("/artifacts/{artifact_id}")
+@router.get("/artifacts/{artifact_id}", responses=_body("*/*"), response_class=Response)
 def artifact(context: Ctx, me: Me, artifact_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
     """The bytes of a result, exactly those that were committed; or of an upload."""
     wanted = _clean(artifact_id)
@@ -259,7 +264,7 @@ def workers(context: Ctx, me: Me) -> list[WorkerRecord]:
     return [worker_record(worker) for worker in context.store.workers.all(me.id)]
 
 
-@router.get("/metrics")
+@router.get("/metrics", responses=_body("text/plain"), response_class=Response)
 def metrics(context: Ctx, _me: Me) -> Response:
     """For Prometheus."""
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
