@@ -391,6 +391,7 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
     """
     logs.configure(settings.log_level, process="worker")
     os.environ.update(PERRIN_HOME=str(settings.home_path), PERRIN_POOLS=",".join(pools))  # for the engines
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's: a process is forked safely while it has one thread
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     store = JobStore(settings.store_url, patience=2.0)
