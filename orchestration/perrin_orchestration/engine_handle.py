@@ -142,7 +142,7 @@ class EngineHandle:
                 self.ready = True
             case "claimed":
                 lease = LeaseRef(message["id"], message["epoch"], self.owner)
-                self.jobs[lease.id] = Tracked(lease, now + self._lease)
+                self.jobs[lease.id] = Tracked(lease, message["asked"] + self._lease)  # one clock for all processes
             case "turn":
                 self._measure(now)
                 self.turn, self.stage = tuple(message["ids"]), message["stage"]

@@ -164,6 +164,7 @@ class EngineProcess:
             self._artifacts.check_ready()
             who, free, lease = self._me, self._engine.free, self._settings.lease_seconds
             warmth = Warmth(frozenset(name.partition("@")[0] for name in self._engine.loaded), self._elsewhere)
+            asked = self._clock()
             jobs = self._store.claim(who.owner, who.worker, who.pools, free, lease, warmth)
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
@@ -172,7 +173,7 @@ class EngineProcess:
                 self._block(error)
             return
         for job in jobs:
-            self._channel.send({"is": "claimed", "id": job.id, "epoch": job.epoch})
+            self._channel.send({"is": "claimed", "id": job.id, "epoch": job.epoch, "asked": asked})
             self._admit(job)
 
     def _admit(self, job: Job, fresh: bool = False) -> None:

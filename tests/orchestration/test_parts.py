@@ -94,7 +94,7 @@ def clockwork() -> Time:
 
 
 def say(handle: EngineHandle, **message: Any) -> None:
-    handle._note({"is": message.pop("what"), **message})
+    handle._note({"is": message.pop("what"), "asked": handle._clock(), **message})
 
 
 def in_stage(handle: EngineHandle, stage: str, done: int = 0) -> None:

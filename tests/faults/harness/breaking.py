@@ -20,12 +20,14 @@ from harness.observer import Holding
 from harness.processes import Keeper, engines_of
 
 __all__ = [
-    "SERVER_FAULTS",
+    "delete_broker",
+    "flush_broker",
     "freeze",
     "hold_database",
     "kill_engine",
     "kill_gateway",
     "kill_worker",
+    "restart_broker",
     "send_signal",
     "server_faults",
     "silence",
