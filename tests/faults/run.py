@@ -61,14 +61,14 @@ class Stop:
     """Ctrl-C once: end in good order."""
 
     def __init__(self) -> None:
-        self.asked = False
+        self.asked, self._at = False, 0.0
         signal.signal(signal.SIGINT, self._ask)
         signal.signal(signal.SIGTERM, self._ask)
 
     def _ask(self, *_: object) -> None:
-        if self.asked:
+        if self.asked and time.monotonic() - self._at > 2:  # what is sent to a group of processes may arrive twice
             raise KeyboardInterrupt
-        self.asked = True
+        self.asked, self._at = True, time.monotonic()
 
     def __call__(self) -> bool:
         return self.asked
