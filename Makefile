@@ -1,7 +1,8 @@
 # make demo   everything from nothing, one job of every modality, results in demo/
-# make test   every test
+# make test   every test but those that take minutes; make long runs these
 # make up     the platform and its dashboard; make down stops it
 # make check  lint, types, layers       make bench  benchmarks       make docs  generated pages
+# make faults a thousand kills and thirty of each server fault on every backend, with a table; about 45 minutes
 # make bench-engine   the engine's, into docs/engine.md
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test up down check format bench bench-engine docs gallery clean
+.PHONY: help demo test long up down check format bench bench-engine faults docs gallery clean
 
 help:
 	@sed -n 's/^# //p' $(MAKEFILE_LIST)
@@ -30,6 +31,9 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest
+
+long: $(STAMP)
+	@$(BIN)/python -m pytest -m long
 
 up: $(STAMP)
 	@$(BIN)/perrin up
@@ -54,6 +58,9 @@ bench: $(STAMP)
 bench-engine: $(STAMP)
 	@OMP_NUM_THREADS=$${OMP_NUM_THREADS:-1} $(BIN)/python benchmarks/engine/bench_engine.py
 	@$(BIN)/python benchmarks/engine/document.py
+
+faults: $(STAMP)
+	@PYTHONPATH=tests/doubles$${PYTHONPATH:+:$$PYTHONPATH} OMP_NUM_THREADS=1 $(BIN)/python tests/faults/run.py $(FAULTS)
 
 docs: $(STAMP)
 	@$(BIN)/python docs/generate.py

@@ -7,7 +7,7 @@ from pathlib import Path
 import streamlit as st
 
 from perrin.errors import NotAllowed, PerrinError, Unreachable
-from perrin_dashboard import create, gallery, jobs, workers
+from perrin_dashboard import create, gallery, groups, jobs, pools, workers
 from perrin_dashboard.connection import client
 from perrin_dashboard.navigation import set_pages
 from perrin_dashboard.panel import empty
@@ -23,7 +23,9 @@ def main() -> None:
     pages = {
         "create": st.Page(create.page, title="Create", icon=":material/auto_awesome:", url_path="", default=True),
         "jobs": st.Page(jobs.page, title="Jobs", icon=":material/list_alt:", url_path="jobs"),
+        "groups": st.Page(groups.page, title="Groups", icon=":material/account_tree:", url_path="groups"),
         "gallery": st.Page(gallery.page, title="Gallery", icon=":material/grid_view:", url_path="gallery"),
+        "pools": st.Page(pools.page, title="Pools", icon=":material/water:", url_path="pools"),
         "workers": st.Page(workers.page, title="Workers", icon=":material/memory:", url_path="workers"),
     }
     set_pages(pages)

@@ -1,4 +1,4 @@
-"""Ways from page to page. A job's id travels in the address, so that a refresh or a bookmark comes back to it."""
+"""Ways from page to page. The id of a job or group travels in the address, so that a refresh or a bookmark finds it."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import Any, NoReturn
 
 import streamlit as st
 
-__all__ = ["current_job", "go", "set_pages", "show_job_here"]
+__all__ = ["current_group", "current_job", "go", "set_pages", "show_group_here", "show_job_here"]
 
 
 def set_pages(pages: dict[str, Any]) -> None:
@@ -14,9 +14,10 @@ def set_pages(pages: dict[str, Any]) -> None:
     st.session_state["_pages"] = pages
 
 
-def go(page: str, job: str | None = None) -> NoReturn:
-    """Open a page, with a job if one is named."""
-    st.switch_page(st.session_state["_pages"][page], query_params={"job": job} if job else None)
+def go(page: str, job: str | None = None, group: str | None = None) -> NoReturn:
+    """Open a page, with a job or a group if one is named."""
+    named = {name: value for name, value in (("job", job), ("group", group)) if value}
+    st.switch_page(st.session_state["_pages"][page], query_params=named or None)
 
 
 def current_job() -> str | None:
@@ -30,3 +31,16 @@ def show_job_here(job: str | None) -> None:
         st.query_params.clear()
     else:
         st.query_params["job"] = job
+
+
+def current_group() -> str | None:
+    """Id of the group that the address names."""
+    return st.query_params.get("group")
+
+
+def show_group_here(group: str | None) -> None:
+    """Name another group in the address of this page."""
+    if group is None:
+        st.query_params.clear()
+    else:
+        st.query_params["group"] = group

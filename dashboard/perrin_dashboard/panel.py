@@ -19,7 +19,7 @@ from perrin_dashboard.navigation import go, show_job_here
 from perrin_dashboard.views import show_artifact
 from perrin_dashboard.words import BADGES, advice, facts, fraction, happening, prompt_of
 
-__all__ = ["empty", "empty_with_button", "job_panel", "state_badge"]
+__all__ = ["empty", "empty_with_button", "job_panel", "retry_button", "state_badge"]
 
 PERIOD = 1.0
 
@@ -44,6 +44,18 @@ def state_badge(record: JobRecord) -> None:
     """The job's state, small."""
     label, colour, icon = BADGES[record.state]
     st.badge(label, color=colour, icon=icon)  # type: ignore[arg-type]
+
+
+def retry_button(record: JobRecord, key: str) -> None:
+    """A button that makes a new job of the same parameters, and shows it."""
+    if st.button("Retry", key=key, icon=":material/replay:", width="stretch"):
+        try:
+            job = client().retry(record.id)
+        except PerrinError as error:
+            st.error(error.message, icon=":material/error:")
+            return
+        show_job_here(job.id)
+        st.rerun()
 
 
 def job_panel(job_id: str, *, titled: bool = True) -> JobRecord | None:
@@ -128,6 +140,8 @@ def _results(record: JobRecord, artifacts: Sequence[ArtifactRecord], view: str) 
 
 
 def _what_next(record: JobRecord) -> None:
+    if record.state in (JobState.FAILED, JobState.QUARANTINED, JobState.CANCELLED):
+        retry_button(record, key="retry-job")
     again, use = st.columns(2)
     if again.button("Again with another seed", key="again", icon=":material/casino:", width="stretch"):
         values = {name: value for name, value in record.parameters.items() if name != "seed" and value is not None}

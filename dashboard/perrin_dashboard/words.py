@@ -9,7 +9,22 @@ from typing import Any
 
 from perrin.wire import JobRecord, JobState, ProgressRecord
 
-__all__ = ["BADGES", "advice", "ago", "facts", "fraction", "happening", "parameter_list", "prompt_of", "stage", "took"]
+__all__ = [
+    "BADGES",
+    "advice",
+    "ago",
+    "energy",
+    "facts",
+    "fraction",
+    "happening",
+    "lasted",
+    "parameter_list",
+    "prompt_of",
+    "stage",
+    "stage_title",
+    "tally",
+    "took",
+]
 
 BADGES: Mapping[JobState, tuple[str, str, str]] = {
     JobState.WAITING: ("Waiting", "gray", ":material/hourglass_empty:"),
@@ -40,10 +55,19 @@ _STAGES = {
     "write": "Writing the result",
 }
 
+_TITLES = {
+    "load": "Load",
+    "compile": "Prepare",
+    "encode": "Encode",
+    "step": "Steps",
+    "decode": "Decode",
+    "write": "Write",
+}
+
 _ADVICE = {
     "degenerate": "Another seed usually helps.",
     "storage": "The disk of the platform may be full. Make room, then try again.",
-    "crash": "The worker stopped while making it. Trying again is safe.",
+    "crash": "Something in it ends the worker's process: change the parameters, or look into the worker's log.",
     "model": "The model's files may be incomplete: `perrin models verify` tells.",
 }
 
@@ -80,6 +104,23 @@ def stage(progress: ProgressRecord) -> str:
     return f"{words}, {progress.done} of {progress.total}" if progress.total > 1 else words
 
 
+def stage_title(name: str) -> str:
+    """A stage in one word, for a plot."""
+    return _TITLES.get(name, name.capitalize())
+
+
+def tally(states: Mapping[JobState, int]) -> str:
+    """``3 running, 2 done``: how many jobs are in which state, in the order of a job's life."""
+    return ", ".join(f"{states[state]} {BADGES[state][0].lower()}" for state in BADGES if states.get(state))
+
+
+def energy(joules: float | None) -> str:
+    """``12.3 J``, ``1.23 kJ``; nothing where no device told."""
+    if joules is None:
+        return ""
+    return f"{joules / 1000:.2f} kJ" if joules >= 1000 else f"{joules:.1f} J"
+
+
 def fraction(record: JobRecord) -> float:
     """How far the job is, from 0 to 1."""
     if record.state in (JobState.SUCCEEDED, JobState.COMMITTING):
@@ -104,8 +145,15 @@ def took(record: JobRecord) -> str:
     """How long the job ran, or nothing while it has not ended."""
     if record.started_at is None or record.finished_at is None:
         return ""
-    seconds = (_utc(record.finished_at) - _utc(record.started_at)).total_seconds()
-    return f"{seconds:.1f} s" if seconds < 60 else f"{int(seconds // 60)} min {int(seconds % 60)} s"
+    return lasted((_utc(record.finished_at) - _utc(record.started_at)).total_seconds())
+
+
+def lasted(seconds: float) -> str:
+    """``3.2 s``, ``4 min 5 s``, ``2 h 3 min``."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes = int(seconds // 60)
+    return f"{minutes} min {int(seconds % 60)} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 def facts(record: JobRecord, worker: str | None = None) -> str:

@@ -141,7 +141,7 @@ def _backup(
 
 @db.command("restore")
 def _restore(file: Annotated[Path, typer.Argument(help="What `perrin db backup` wrote.")], home: Home = None) -> None:
-    """Put a backup in the place of a SQLite job store. Nothing may be running."""
+    """Put a backup in the place of a SQLite job store, and queue again what was held. Nothing may be running."""
     from perrin.errors import Conflict
     from perrin_orchestration.runfile import is_running
     from perrin_orchestration.store import schema
@@ -150,25 +150,58 @@ def _restore(file: Annotated[Path, typer.Argument(help="What `perrin db backup` 
     settings = _settings(home=home)
     if is_running(settings):
         raise Conflict(f"Perrin runs on {settings.home_path}: `perrin down` first")
-    schema.restore(Database(settings.store_url), file)
-    typer.echo(f"restored from {file}")
+    queued = schema.restore(Database(settings.store_url), file)
+    typer.echo(f"restored from {file}; {queued} jobs that were being worked on are queued again")
+
+
+@db.command("settle")
+def _settle(home: Home = None) -> None:
+    """Queue again every job that somebody holds. After pg_restore, before any worker is started."""
+    from perrin.errors import Conflict
+    from perrin_orchestration.store import JobStore, schema
+
+    store = JobStore(_settings(home=home).store_url)
+    schema.check(store.database)
+    if live := store.workers.live():
+        raise Conflict(f"{live} workers have been seen on this store a moment ago: stop them, wait, and try again")
+    typer.echo(f"{len(store.let_go('restored from a backup'))} jobs that were being worked on are queued again")
 
 
 @db.command("clean")
 def _clean(home: Home = None) -> None:
     """Delete jobs that ended longer ago than PERRIN_KEEP_DAYS, and files that belong to no job."""
     from perrin_orchestration.artifacts import ArtifactStore
-    from perrin_orchestration.retention import clean, sweep
+    from perrin_orchestration.retention import Sweeper, clean
     from perrin_orchestration.store import JobStore, schema
 
     settings = _settings(home=home)
     store, artifacts = JobStore(settings.store_url), ArtifactStore(settings.artifacts_path)
     schema.check(store.database)
+    artifacts.check()
     jobs = 0
     while some := clean(store, artifacts, settings):
         jobs += some
-    files = sweep(store, artifacts)
+    files = Sweeper(store, artifacts).all()
     typer.echo(f"deleted {jobs} jobs, and {files} files that belonged to none")
+
+
+@db.command("key")
+def _key(
+    name: Annotated[str, typer.Argument(help="A user, made if there is none of this name.")],
+    operator: Annotated[
+        bool, typer.Option("--operator", help="Lets the user pause, drain and resume pools as well.")
+    ] = False,
+    home: Home = None,
+) -> None:
+    """Make an API key for a user and print it. It is shown this once: the store has only its hash."""
+    from perrin_orchestration.store import JobStore, schema
+    from perrin_orchestration.store.people import new_api_key
+
+    store = JobStore(_settings(home=home).store_url)
+    schema.check(store.database)
+    key = new_api_key()
+    store.people.allow(store.people.add(name, operator=operator), key, "perrin db key")
+    typer.echo(key)
 
 
 @db.command("share")

@@ -29,6 +29,7 @@ from typing import IO, Any, NamedTuple
 
 from perrin.errors import Conflict, NotInstalled, StorageError, Unreachable
 from perrin.settings import Settings
+from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel
 from perrin_orchestration.prepare import local_key, prepare_store
 from perrin_orchestration.runfile import RunFile, end_leftovers, hold_lock, is_running, make_home
@@ -89,6 +90,7 @@ def start(settings: Settings, *, dashboard: bool, bound: bool) -> Running:
     Raises:
         Conflict: one runs already, or a port is taken.
         SchemaMismatch: the store is newer than this Perrin.
+        StorageError: there is no folder or bucket for the artifacts, or it may not be used.
         Unreachable: it did not start.
     """
     make_home(settings)
@@ -107,6 +109,7 @@ def start(settings: Settings, *, dashboard: bool, bound: bool) -> Running:
         with bind(settings.host, settings.port) as listener:
             setup = _setup(settings, listener, dashboard, bound)
             prepare_store(settings)
+            ArtifactStore(settings.artifacts_path).check()
             setup["api_key"] = local_key(settings)
             running = _spawn(settings, setup, listener, lock)
     try:

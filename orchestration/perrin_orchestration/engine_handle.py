@@ -1,7 +1,7 @@
 """The supervisor's side of one engine process: what it holds, whether it moves, and how long it may take.
 
-A lease is the longer of the configured time and four times the slowest unit of the stage that the engine is in, as
-measured here. An engine that has not moved for that long hangs, and its leases are not renewed past it.
+A lease is the longer of the configured time and four times the slowest recent unit of the stage that the engine is in,
+as measured here. An engine that has not moved for that long hangs, and its leases are not renewed past it.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ import socket
 import sys
 import time
 import uuid
+from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -20,6 +21,7 @@ import structlog
 
 from perrin_orchestration import engine_process
 from perrin_orchestration.channel import Channel, Closed
+from perrin_orchestration.energy import Meter, shares
 from perrin_orchestration.store import LeaseRef, Move
 
 __all__ = ["EngineHandle", "Tracked"]
@@ -27,6 +29,9 @@ __all__ = ["EngineHandle", "Tracked"]
 SLACK = 4.0
 """How much longer than the slowest measured a unit of a stage may take. A first load is measured against nothing, so
 it has this many leases."""
+
+RECENT = 32
+"""How many units of a stage are remembered. A machine that once stood still must not have long leases for ever."""
 
 IDLE_SILENCE = 30.0
 """An engine without jobs says a word with every look for work; one that has been silent for this long hangs."""
@@ -78,11 +83,13 @@ class EngineHandle:
         self.device = device
         self._worker, self._pools, self._lease = worker, pools, lease_seconds
         self._clock = clock
-        self._slowest: dict[str, float] = {}
+        self._took: dict[str, deque[float]] = {}
         self._spawns = 0
+        self._asked = self._clock()
         self.finished = 0
         self.spawn_at = 0.0
         self.spent: dict[str, float] = {}
+        self._meter, self._joules = Meter(device), dict[str, float]()
         self._spent_at = self._clock()
 
     def spawn(self) -> None:
@@ -135,7 +142,7 @@ class EngineHandle:
                 self.ready = True
             case "claimed":
                 lease = LeaseRef(message["id"], message["epoch"], self.owner)
-                self.jobs[lease.id] = Tracked(lease, now + self._lease)
+                self.jobs[lease.id] = Tracked(lease, message["asked"] + self._lease)  # one clock for all processes
             case "turn":
                 self._measure(now)
                 self.turn, self.stage = tuple(message["ids"]), message["stage"]
@@ -159,9 +166,17 @@ class EngineHandle:
             self.spent[job_id] = self.spent.get(job_id, 0.0) + (now - self._spent_at) / len(jobs)
         self._spent_at = now
 
+    def bill(self) -> tuple[dict[str, float], dict[str, float]]:
+        """Seconds and joules, by job, that are not on the accounts yet."""
+        seconds = dict(self.spent)
+        for job_id, joules in shares(self._meter.read(), seconds).items():
+            self._joules[job_id] = self._joules.get(job_id, 0.0) + joules
+        return seconds, dict(self._joules)
+
     def paid(self, bill: Mapping[str, float]) -> None:
         """These seconds, by job, are on the accounts; `spent` holds those that are not."""
         for job_id, seconds in bill.items():
+            self._joules.pop(job_id, None)
             left = self.spent.pop(job_id) - seconds
             if left > 0:
                 self.spent[job_id] = left
@@ -181,7 +196,7 @@ class EngineHandle:
     def _measure(self, now: float) -> None:
         """The unit that ends now was of the stage that was last told."""
         if self.blamed:
-            self._slowest[self.stage] = max(self._slowest.get(self.stage, 0.0), now - self._began)
+            self._took.setdefault(self.stage, deque(maxlen=RECENT)).append(now - self._began)
         self._began = now
 
     # --- leases -------------------------------------------------------------------------------------------------------
@@ -190,7 +205,7 @@ class EngineHandle:
     def allowance(self) -> float:
         """Seconds that the engine may take from here without a word."""
         stage = self.stage if self.blamed else ""
-        slowest = self._slowest.get(stage, self._lease if stage == "load" else 0.0)
+        slowest = max(self._took.get(stage, ()), default=self._lease if stage == "load" else 0.0)
         return max(self._lease, SLACK * slowest)
 
     @property
@@ -205,8 +220,8 @@ class EngineHandle:
         return any(job.turned for job in self.jobs.values())
 
     def moves(self) -> list[Move]:
-        """Progress to be written down."""
-        seconds = self.allowance
+        """Progress to be written down, beginning now."""
+        self._asked, seconds = self._clock(), self.allowance
         return [
             Move(job.lease, job.stage, job.done, job.total, seconds, job.news) for job in self.jobs.values() if job.news
         ]
@@ -219,17 +234,16 @@ class EngineHandle:
 
     def written(self, moves: list[Move], renewed: list[LeaseRef]) -> None:
         """These writes reached the store."""
-        now = self._clock()
         for lease in (*(move.lease for move in moves), *renewed):
             job = self.jobs.get(lease.id)
             if job is not None and job.lease == lease:
-                job.until = now + self.allowance
+                job.until = self._asked + self.allowance  # the store counts from when it was asked, or a moment later
         for move in moves:
             job = self.jobs.get(move.lease.id)
             if job is not None and (job.stage, job.done) == (move.stage, move.done):
                 job.news, job.turned = "", False
         if renewed:
-            self._renewed = now
+            self._renewed = self._asked
 
     def abandon(self, lease: LeaseRef) -> None:
         """The lease is lost: the process is to forget the job."""
@@ -237,9 +251,12 @@ class EngineHandle:
         self.tell({"do": "abandon", "id": lease.id, "epoch": lease.epoch})
 
     def overdue(self) -> list[LeaseRef]:
-        """Leases that could not be renewed and are about to end: the process must not go on as if it had them."""
+        """Leases that could not be renewed and are about to end: the process must not go on as if it had them.
+
+        Any thread may ask.
+        """
         margin = max(0.5, self._lease / 10)
-        return [job.lease for job in self.jobs.values() if self._clock() > job.until - margin]
+        return [job.lease for job in tuple(self.jobs.values()) if self._clock() > job.until - margin]
 
     # --- death --------------------------------------------------------------------------------------------------------
 

@@ -21,11 +21,12 @@ from typing import Any
 import structlog
 
 from perrin.engine import Doing, Engine, Event, Failed, File, Finished, Preview, Progress, Request
-from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageError, Unreachable
+from perrin.errors import Degenerate, InvalidInput, PerrinError, StorageAway, StorageError, Unreachable
 from perrin.settings import Settings
 from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.channel import Channel, Closed
+from perrin_orchestration.inputs import read_inputs
 from perrin_orchestration.store import CancelRequested, Job, JobStore, LeaseRef, NewArtifact, StaleLease, Warmth
 
 __all__ = ["EngineProcess", "Identity", "error_kind", "main"]
@@ -124,7 +125,8 @@ class EngineProcess:
     # --- what the supervisor says -------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        for message in self._channel.receive(0.0 if self._held else IDLE_SECONDS):
+        idle = 0.0 if self._held else max(0.0, min(IDLE_SECONDS, self._look_at - self._clock()))
+        for message in self._channel.receive(idle):
             match message["do"]:
                 case "claim":
                     self._look_at = 0.0
@@ -159,35 +161,40 @@ class EngineProcess:
         if not self._held:
             self._channel.send({"is": "alive"})
         try:
-            self._artifacts.check_room()
+            self._artifacts.check_ready()
             who, free, lease = self._me, self._engine.free, self._settings.lease_seconds
             warmth = Warmth(frozenset(name.partition("@")[0] for name in self._engine.loaded), self._elsewhere)
+            asked = self._clock()
             jobs = self._store.claim(who.owner, who.worker, who.pools, free, lease, warmth)
         except PerrinError as error:
             _log.warning("claims nothing", reason=error.message)
             self._look_at = self._clock() + 5.0
+            if isinstance(error, StorageError):
+                self._block(error)
             return
         for job in jobs:
-            self._channel.send({"is": "claimed", "id": job.id, "epoch": job.epoch})
+            self._channel.send({"is": "claimed", "id": job.id, "epoch": job.epoch, "asked": asked})
             self._admit(job)
 
     def _admit(self, job: Job, fresh: bool = False) -> None:
-        state = None if fresh else self._saved(job)
-        held = _Held(job, state is not None, self._clock())
+        held = _Held(job, False, self._clock())
         self._held[job.id] = held
-        request = Request(
-            job.id,
-            job.modality,
-            job.parameters,
-            job.format,
-            state=state,
-            previews=True,
-            owner=job.user_id,
-            priority=job.priority,
-            deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
-            strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
-        )
         try:
+            state = None if fresh else self._saved(job)
+            held.resumed = state is not None
+            request = Request(
+                job.id,
+                job.modality,
+                job.parameters,
+                job.format,
+                state=state,
+                previews=True,
+                owner=job.user_id,
+                priority=job.priority,
+                deadline=None if job.deadline is None else self._clock() + job.deadline - time.time(),
+                strict=job.crashes > 0,  # one of several ended their process; alone, it shows which
+                inputs=read_inputs(job, self._store, self._artifacts, self._alive),
+            )
             if not fresh:
                 self._store.start(job.lease)
             self._engine.admit(request)
@@ -195,13 +202,15 @@ class EngineProcess:
             self._forget(held, "lost")
         except Exception as error:  # a plugin's face may raise anything
             self._fail(held, error)
-        _log.info("job started", job=job.id, epoch=job.epoch, resumed=state is not None)
+        _log.info("job started", job=job.id, epoch=job.epoch, resumed=held.resumed)
 
     def _saved(self, job: Job) -> bytes | None:
         if job.saved_sha256 is None:
             return None
         try:
-            return self._artifacts.state(job.id, job.saved_sha256)
+            return self._artifacts.state(job.id, job.saved_sha256, self._alive)
+        except StorageAway:  # it may still be there: worth waiting for
+            raise
         except StorageError as error:
             _log.warning("starts over", job=job.id, reason=error.message)
             return None
@@ -221,6 +230,11 @@ class EngineProcess:
         """Say what a plugin is about to be called for: if it hangs or crashes, that is who is to blame."""
         with contextlib.suppress(Closed):  # noticed at the next message; here it would look like the plugin's error
             self._channel.send({"is": "turn", "ids": doing.requests, "stage": doing.stage})
+
+    def _alive(self) -> None:
+        """Bytes are on their way."""
+        with contextlib.suppress(Closed):
+            self._channel.send({"is": "alive"})
 
     def _handle(self, held: _Held, event: Event) -> None:
         match event:
@@ -242,14 +256,15 @@ class EngineProcess:
 
     # --- ends ---------------------------------------------------------------------------------------------------------
 
-    def _commit(self, held: _Held, files: tuple[File, ...]) -> None:
+    def _commit(self, held: _Held, files: tuple[File, ...]) -> bool:
+        """Whether the job is to go on from its saved state: its files could not be kept, and may be another time."""
         lease = held.lease
         try:
             self._store.committing(lease)
             staged = []
             for number, file in enumerate(files):
-                staged.append(self._artifacts.stage(lease, number, file.data))
-                self._channel.send({"is": "alive"})
+                staged.append(self._artifacts.stage(lease, number, file.data, self._alive))
+                self._alive()
             for item in staged:
                 self._artifacts.publish(item)
             rows = [
@@ -263,24 +278,33 @@ class EngineProcess:
         except StorageError as error:
             self._artifacts.discard(lease)
             self._store.fail(lease, *error_kind(error))
+            self._block(error)
+            return True
         except StaleLease:
             self._artifacts.discard(lease)
             raise
+        return False
+
+    def _block(self, error: StorageError) -> None:
+        """Results cannot be written: nobody is to begin what would be lost. The supervisor opens the pools again."""
+        with contextlib.suppress(PerrinError):
+            if pools := self._store.pools.block(self._me.pools, error.message):
+                _log.error("pools blocked", pools=pools, reason=error.message)
 
     def _fail(self, held: _Held, error: Exception) -> None:
         kind, line = error_kind(error)
         _log.warning("job failed", job=held.job.id, kind=kind, error=line)
-        self._end(held, lambda: self._store.fail(held.lease, kind, line))
+        self._end(held, lambda: self._store.fail(held.lease, kind, line), keep_state=kind == "storage")
 
     def _release(self) -> None:
         for held in tuple(self._held.values()):
             self._save_one(held)
             self._end(held, lambda held=held: self._store.release(held.lease), keep_state=True)  # type: ignore[misc]
 
-    def _end(self, held: _Held, write: Callable[[], None], *, keep_state: bool = False) -> None:
+    def _end(self, held: _Held, write: Callable[[], bool | None], *, keep_state: bool = False) -> None:
         """Write a job's end down. If its lease is lost, or the store away, its end is no longer ours to write."""
         try:
-            write()
+            keep_state = write() or keep_state
         except StaleLease:
             self._forget(held, "lost")
             return
@@ -314,7 +338,7 @@ class EngineProcess:
         if state is None:
             return
         try:
-            sha256 = self._artifacts.put_state(held.lease, state)
+            sha256 = self._artifacts.put_state(held.lease, state, self._alive)
             self._store.save(held.lease, sha256)
         except StaleLease:
             self._forget(held, "lost")

@@ -1,4 +1,5 @@
-"""What the fork server imports before engine processes are forked from it: the runtimes of this worker's modalities.
+"""What the fork server imports before engine processes are forked from it: all of an engine, and the runtimes of this
+worker's modalities.
 
 This module is imported for its effect, in that process and nowhere else. A plugin that cannot be imported is left to
 the jobs that want it, which then say why.
@@ -11,11 +12,11 @@ import os
 import signal
 
 from perrin import plugins
+from perrin_orchestration import engine_process  # noqa: F401 - for its effect, as all here
 
 __all__: list[str] = []
 
 signal.signal(signal.SIGTERM, signal.SIG_IGN)  # a stop that is sent to the whole group is the supervisor's to carry out
-os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's; a process is forked safely while it has one thread
 
 for _name, _face in plugins.modalities().items():
     if any(pool == _name or pool.startswith(_name + "-") for pool in os.environ.get("PERRIN_POOLS", "").split(",")):

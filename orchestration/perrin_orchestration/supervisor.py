@@ -7,24 +7,26 @@ parent-death signal wants it. Nothing heavy runs in this process, so leases are 
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
 import socket
+import threading
 import time
 import uuid
 from collections.abc import Callable, Sequence
 
 import structlog
 
-from perrin.errors import InvalidInput, PerrinError
+from perrin.errors import InvalidInput, PerrinError, StorageError
 from perrin.settings import Settings
 from perrin_orchestration import logs
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.engine_handle import EngineHandle
 from perrin_orchestration.engine_process import GRACE_SECONDS
-from perrin_orchestration.retention import clean
-from perrin_orchestration.store import Job, JobStore, StaleLease, Worker, schema
+from perrin_orchestration.retention import Housekeeper
+from perrin_orchestration.store import Job, JobStore, LeaseRef, StaleLease, Worker, schema
 from perrin_orchestration.telemetry import Telemetry, gpu_count
 from perrin_orchestration.transport import HintReceiver, HintSender, make_app
 
@@ -66,19 +68,24 @@ class Supervisor:
         self._pools = tuple(pools)
         self._devices = tuple(devices)
         self._engines = [EngineHandle(self.id, device, self._pools, settings.lease_seconds) for device in devices]
-        self._artifacts = ArtifactStore(settings.artifacts_path)
+        self._house = Housekeeper(settings)
         self._hint_in, self._hint_out = socket.socketpair()
         self._hint_out.setblocking(False)
         self._app = make_app(settings)
         self._sender = HintSender(self._app, store)
-        self._receiver = HintReceiver(self._app, f"perrin@{self.id[:12]}", self._pools, self._on_hint)
+        self._receiver = HintReceiver(self._app, f"perrin@{self.id[:12]}", self._pools, self._on_hint, self.drain)
         self._telemetry = Telemetry(devices)
         self._started = time.time()
         self._drain_until: float | None = None
         self._drain_said = False
         self._flush, self._watch = _Every(0.2), _Every(0.25)
         self._reconcile, self._report = _Every(2.0), _Every(2.0)
-        self._account, self._clean, self._call = _Every(1.0), _Every(60.0), _Every(CALL_SECONDS)
+        self._account, self._call = _Every(1.0), _Every(CALL_SECONDS)
+        self._orphans: dict[LeaseRef, None] = {}
+        self._mercy_until = 0.0
+        self._probing = False
+        self._over = threading.Event()
+        self._guard = threading.Thread(target=self._guard_leases, name="leases", daemon=True)
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -88,10 +95,13 @@ class Supervisor:
         for engine in self._engines:
             engine.spawn()
         self._receiver.start()
+        self._house.start()
+        self._guard.start()
         try:
             while self._drain_until is None or self._alive():
                 self._listen(0.1)
                 self._duty(self._lifeline)
+                self._duty(self._give_back)
                 self._duty(self._bury)
                 if self._watch.due():
                     self._duty(self._cancel)
@@ -101,17 +111,17 @@ class Supervisor:
                     self._duty(self._charge)
                 if self._call.due():
                     self._duty(self._hear)
-                if self._clean.due():
-                    self._duty(self._clean_up)
                 self._duty(self._tell_how)
                 self._draining()
             self._duty(self._bury)
             self._duty(self._charge)
         finally:
+            self._over.set()
             for engine in self._engines:
                 engine.kill()
             self._receiver.stop()
             self._receiver.join()
+            self._house.stop()
             self._duty(lambda: self._store.workers.gone(self.id))
             _log.info("worker stopped", worker=self.id)
 
@@ -124,12 +134,23 @@ class Supervisor:
 
     def _duty(self, work: Callable[[], None]) -> None:
         """One duty failing, because the database is away or for a bug, must not end the others."""
+        began = time.monotonic()
         try:
             work()
         except PerrinError as error:
             _log.warning("duty put off", duty=getattr(work, "__name__", "?"), reason=error.message)
         except Exception:
             _log.exception("duty failed", duty=getattr(work, "__name__", "?"))
+        self._patience(began)
+
+    def _patience(self, began: float) -> bool:
+        """Whether the store answered in time. If not, it may have kept others from renewing their leases as well: they
+        get a lease's time to do so, or to give their jobs back, before anybody takes those away and blames the jobs.
+        """
+        now = time.monotonic()
+        if now - began > self._settings.lease_seconds / 4:
+            self._mercy_until = now + self._settings.lease_seconds
+        return now >= self._mercy_until
 
     def _listen(self, seconds: float) -> None:
         live = {engine.channel.fileno(): engine for engine in self._alive()}
@@ -156,7 +177,26 @@ class Supervisor:
             finally:
                 for lease in engine.overdue():
                     _log.warning("lease could not be renewed", job=lease.id, epoch=lease.epoch)
+                    self._orphans[lease] = None
                     engine.abandon(lease)
+
+    def _guard_leases(self) -> None:
+        """A thread: while the loop waits for a database that does not answer, engines must stop all the same."""
+        told: set[LeaseRef] = set()
+        while not self._over.wait(0.1):
+            here = [engine for engine in self._engines if engine.spawn_at == 0.0]  # only the loop asks who has ended
+            late = {lease: engine for engine in here for lease in engine.overdue()}
+            for lease in late.keys() - told:
+                self._orphans[lease] = None
+                late[lease].tell({"do": "abandon", "id": lease.id, "epoch": lease.epoch})
+            told = set(late)
+
+    def _give_back(self) -> None:
+        """Jobs whose leases could not be renewed are anybody's once the store answers again; nobody is to blame."""
+        for lease in tuple(self._orphans):
+            with contextlib.suppress(StaleLease):  # somebody took it, or its end had been written after all
+                self._store.release(lease)
+            self._orphans.pop(lease)
 
     def _write(self, engine: EngineHandle, write: Callable[[], None]) -> None:
         try:
@@ -180,6 +220,8 @@ class Supervisor:
                 engine.channel.close()
                 engine.jobs.clear()
                 engine.respawn_later()
+        if self._dead:
+            self._duty(self._charge)  # while the attempt that took it is the job's last
         while self._dead:
             owner, blamed, how = self._dead[0]
             self._sweep(self._store.crashed(owner, blamed, f"its process ended: {how}"))
@@ -194,9 +236,9 @@ class Supervisor:
         for job in taken_back:
             _log.warning("job taken back", job=job.id, epoch=job.epoch, state=job.state.value, crashes=job.crashes)
             if job.state.terminal:
-                self._artifacts.forget(job.id)
+                self._house.forget(job.id)
             else:
-                self._artifacts.discard(job.lease)
+                self._house.discard(job.lease)
 
     def _cancel(self) -> None:
         engines = {engine.owner: engine for engine in self._alive() if engine.jobs}
@@ -205,11 +247,14 @@ class Supervisor:
 
     def _bring_back(self) -> None:
         """The reconciler. Two of them at once make no difference: every write names the epoch it means."""
-        self._sweep(self._store.expire_leases())
+        began = time.monotonic()
+        for worker in self._store.workers.lose():  # a write, and so a look at whether others could write
+            _log.warning("worker lost", lost=worker)
+        if self._patience(began):
+            self._sweep(self._store.expire_leases(self._settings.lease_seconds / 4))
         self._store.promote()
         self._store.rest()
-        for worker in self._store.workers.lose():
-            _log.warning("worker lost", lost=worker)
+        self._unblock()
         self._sender.flush()
         for pool in self._store.queued_pools():
             self._sender.send(pool)
@@ -221,18 +266,30 @@ class Supervisor:
             self._receiver.restart()
         self._receiver.call()
 
-    def _charge(self) -> None:
-        """Put the seconds that the devices worked on the accounts of jobs and users."""
-        for engine in self._engines:
-            bill = dict(engine.spent)
-            self._store.charge(bill)
-            engine.paid(bill)
+    def _unblock(self) -> None:
+        """Pools that a full disk has blocked are opened as soon as results can be written again."""
+        blocked = self._store.pools.blocked(self._pools)
+        if blocked and not self._probing:
+            self._probing = True
+            self._house.do(lambda: self._open(blocked))
 
-    def _clean_up(self) -> None:
-        """Retention, a little at a time."""
-        removed = clean(self._store, self._artifacts, self._settings)
-        if removed:
-            _log.info("jobs deleted", jobs=removed)
+    def _open(self, blocked: Sequence[str]) -> None:
+        """In the housekeeper's thread, which may wait for the disk or bucket."""
+        try:
+            self._house.probe()
+        except StorageError as error:
+            _log.warning("pools stay blocked", pools=blocked, reason=error.message)
+        else:
+            _log.info("pools opened", pools=self._store.pools.unblock(blocked))
+        finally:
+            self._probing = False
+
+    def _charge(self) -> None:
+        """Put the seconds that the devices worked, and the energy, on the accounts of jobs and users."""
+        for engine in self._engines:
+            seconds, joules = engine.bill()
+            self._store.charge(seconds, joules)
+            engine.paid(seconds)
 
     def _tell_how(self) -> None:
         state = self._how()
@@ -334,10 +391,12 @@ def run(settings: Settings, on: Sequence[str], pools: Sequence[str]) -> None:
     """
     logs.configure(settings.log_level, process="worker")
     os.environ.update(PERRIN_HOME=str(settings.home_path), PERRIN_POOLS=",".join(pools))  # for the engines
+    os.environ["OPENBLAS_NUM_THREADS"] = "1"  # NumPy's: a process is forked safely while it has one thread
     if settings.threads:
         os.environ["OMP_NUM_THREADS"] = str(settings.threads)
     store = JobStore(settings.store_url, patience=2.0)
     schema.check(store.database)
+    ArtifactStore(settings.artifacts_path).check()
     supervisor = Supervisor(settings, store, on, pools)
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: supervisor.drain())

@@ -11,7 +11,7 @@ from typing import Any
 
 import psutil
 
-__all__ = ["Telemetry", "Usage", "device_memory", "gpu_count"]
+__all__ = ["Telemetry", "Usage", "device_memory", "gpu_count", "nvml_or_none"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +23,8 @@ class Usage:
     gpu_percent: float | None
 
 
-def _nvml() -> Any | None:
+def nvml_or_none() -> Any | None:
+    """NVIDIA's library, ready; None where it has nothing to tell."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -36,14 +37,14 @@ def _nvml() -> Any | None:
 
 def gpu_count() -> int:
     """NVIDIA devices on this machine, without loading torch."""
-    nvml = _nvml()
+    nvml = nvml_or_none()
     return int(nvml.nvmlDeviceGetCount()) if nvml else 0
 
 
 def device_memory(devices: Iterable[str]) -> int:
     """Bytes of the smallest of these devices, without loading torch; of the machine for whatever is no NVIDIA GPU."""
     sizes = [psutil.virtual_memory().total]
-    nvml: Any = _nvml()
+    nvml: Any = nvml_or_none()
     for name in devices if nvml else ():
         if name.startswith("cuda"):
             handle = nvml.nvmlDeviceGetHandleByIndex(int(name.partition(":")[2] or 0))
@@ -57,7 +58,7 @@ class Telemetry:
     def __init__(self, devices: Iterable[str]) -> None:
         self._processes: dict[int, psutil.Process] = {}
         self._gpus = [int(name.partition(":")[2] or 0) for name in devices if name.startswith("cuda")]
-        self._nvml = _nvml() if self._gpus else None
+        self._nvml = nvml_or_none() if self._gpus else None
 
     def usage(self, pids: Iterable[int]) -> Usage:
         """What these processes, and the GPUs, use now."""

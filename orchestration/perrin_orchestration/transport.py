@@ -2,7 +2,8 @@
 
 A hint that is lost, doubled, late or out of order does no harm, because the store decides what there is to do. So the
 transport is as simple as it can be: JSON only, no results, no retries, acknowledged on arrival, expiring in seconds,
-and sending one never delays or fails a submit.
+and sending one never delays or fails a submit. A pool where a hint waits to be heard gets no second one, so that on any
+broker a queue holds one message, and a few where several send at the same moment, however long nobody listens.
 """
 
 from __future__ import annotations
@@ -55,13 +56,16 @@ def make_app(settings: Settings) -> Celery:
         result_backend="disabled://",
         result_serializer="json",
         task_acks_late=False,
+        task_default_delivery_mode="transient",
         task_default_queue="perrin",
         task_ignore_result=True,
         task_publish_retry=False,
         task_serializer="json",
         task_store_errors_even_if_ignored=False,
         worker_hijack_root_logger=False,
-        worker_prefetch_multiplier=1,
+        # No limit: Celery sends an acknowledgement only with its loop's next turn, up to 10 s later on RabbitMQ, which
+        # holds the next hint back until then. Hints wait for nothing here, so none is held that another could take.
+        worker_prefetch_multiplier=0,
         worker_redirect_stdouts=False,
     )
     if app.conf.broker_url.startswith("filesystem://"):
@@ -73,6 +77,8 @@ def make_app(settings: Settings) -> Celery:
             "polling_interval": 0.05,
         }
         _make_folders(app)
+    elif app.conf.broker_url.startswith(("redis://", "rediss://")):
+        app.conf.broker_transport_options = {"visibility_timeout": 2 * EXPIRES}  # of what a killed worker had taken
     return app
 
 
@@ -118,9 +124,13 @@ class HintSender:
         self._thread.join(timeout=2)
 
     def send(self, pool: str) -> bool:
-        """Send one hint now; whether the broker took it. Never raises."""
+        """Send one hint now, unless one waits already; whether the broker has it. Never raises."""
+        name = queue_name(pool)
         try:
-            self._app.send_task(HINT, args=(pool,), queue=queue_name(pool), expires=EXPIRES, retry=False)
+            with self._app.producer_or_acquire() as producer:
+                if producer.channel.queue_declare(queue=name, durable=True, auto_delete=False).message_count == 0:
+                    hint = {"args": (pool,), "queue": name, "expires": EXPIRES, "retry": False}
+                    self._app.send_task(HINT, producer=producer, **hint)
         except Exception as error:  # a broker may fail in any way it likes: the store has the job
             if not self._quiet:
                 _log.warning("hint not sent", pool=pool, error=f"{type(error).__name__}: {error}")
@@ -159,13 +169,22 @@ class HintReceiver:
         name: this worker's node name.
         pools: pools to hear of.
         on_hint: called in the thread with the pool's name; must return at once.
+        on_shutdown: called in the thread when somebody sent Celery's ``shutdown``; this listens on until `stop`.
     """
 
-    def __init__(self, app: Celery, name: str, pools: Iterable[str], on_hint: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        app: Celery,
+        name: str,
+        pools: Iterable[str],
+        on_hint: Callable[[str], None],
+        on_shutdown: Callable[[], None] | None = None,
+    ) -> None:
         self._app, self._name = app, name
         self._queues = [queue_name(pool) for pool in pools]
         self._own = Queue(f"perrin.worker.{name}", Exchange(""), f"perrin.worker.{name}", durable=False, expires=60.0)
-        self._on_hint = on_hint
+        self._on_hint, self._on_shutdown = on_hint, on_shutdown
+        self._generation = 0
         self._stopping = threading.Event()
         self._thread = threading.Thread()
         self.unheard = 0
@@ -192,16 +211,15 @@ class HintReceiver:
         """Listen anew, in another thread if the present one does not end within some seconds."""
         from celery.worker import state
 
+        self._generation += 1
         state.should_stop = 0
         self.join()
         self.unheard = 0
         self._listen()
 
     def _listen(self) -> None:
-        from celery.worker import state
-
-        state.should_stop = None
-        self._thread = threading.Thread(target=self._run, name="celery", daemon=True)
+        self._generation += 1
+        self._thread = threading.Thread(target=self._run, args=(self._generation,), name="celery", daemon=True)
         self._thread.start()
 
     def stop(self) -> None:
@@ -215,16 +233,21 @@ class HintReceiver:
         """Wait until it has stopped; after a while it is left behind, being a daemon thread."""
         self._thread.join(timeout=3.0)
 
-    def _run(self) -> None:
+    def _run(self, generation: int) -> None:
         """Celery installs no signal handlers off the main thread, and starts again here if it ever gives up."""
         from celery.worker import state
 
-        self._app.set_current()  # in this thread; the task is nobody else's
-        while not self._stopping.is_set() and state.should_stop is None:
+        self._app.set_current()  # for this thread: it is where Celery looks for the task
+        while not self._stopping.is_set() and generation == self._generation:
+            state.should_stop = None
             try:
                 with warnings.catch_warnings():
                     warnings.simplefilter("ignore")
-                    self._worker().start()
+                    worker = self._worker()
+                    worker.start()
+                asked = worker.exitcode == 0 and not self._stopping.is_set() and generation == self._generation
+                if asked and self._on_shutdown is not None:
+                    self._on_shutdown()
             except Exception as error:
                 _log.error("celery stopped", error=f"{type(error).__name__}: {error}")
             self._stopping.wait(1.0)

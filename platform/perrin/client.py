@@ -27,6 +27,12 @@ Jobs outlive this process; take one up again by its id, watch it, look at it, st
     job.history()                            # attempts, owners, stages with their times, errors
     job.retry()                              # a new job, if this one came to nothing
 
+Where a parameter takes a file, a `pathlib.Path` or bytes are uploaded first, and a result of another job is passed on::
+
+    client.submit("video", image=Path("apple.png"))
+    client.submit("video", image=job.artifacts[0])
+    client.upload("apple.png").id            # or once, for many jobs
+
 Jobs that belong together, and that take what the others make::
 
     group = client.submit_group([
@@ -59,6 +65,7 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from perrin.errors import InvalidInput, Unreachable
 from perrin.handles import Artifact, Group, Job, wire_path
+from perrin.inputs import read_file
 from perrin.settings import Settings
 from perrin.transport import Transport
 from perrin.wire import (
@@ -73,6 +80,8 @@ from perrin.wire import (
     PoolAction,
     PoolRecord,
     Submission,
+    UploadRecord,
+    UserRecord,
     WorkerRecord,
 )
 
@@ -88,7 +97,9 @@ _GROUP = TypeAdapter(GroupRecord)
 _GROUPS = TypeAdapter(list[GroupRecord])
 _POOL = TypeAdapter(PoolRecord)
 _POOLS = TypeAdapter(list[PoolRecord])
+_USER = TypeAdapter(UserRecord)
 _WORKERS = TypeAdapter(list[WorkerRecord])
+_UPLOAD = TypeAdapter(UploadRecord)
 _HEALTH = TypeAdapter(Health)
 
 
@@ -163,12 +174,14 @@ class Client:
             group: id of a group to add it to.
             idempotency_key: submitting twice under one key makes one job. One is generated if left out, so that a
                 submission repeated after a lost connection never makes two.
-            parameters: the modality's own.
+            parameters: the modality's own. Where one takes a file: its id, an `Artifact`, or a `pathlib.Path` or
+                bytes, which are uploaded. Text is never taken for a path.
 
         Raises:
             InvalidInput: names the parameter and its range.
         """
         _check_finite(parameters)
+        parameters = self._with_ids(parameters)
         submission = _made(
             Submission,
             modality=modality,
@@ -210,6 +223,8 @@ class Client:
         fields = [job.model_dump() if isinstance(job, Submission) else dict(job) for job in jobs]
         for job in fields:
             _check_finite(job.get("parameters", {}))
+            if "parameters" in job:
+                job["parameters"] = self._with_ids(job["parameters"])
         submission = _made(GroupSubmission, jobs=fields, label=label)
         record = self._transport.read(
             _GROUP,
@@ -219,6 +234,33 @@ class Client:
             headers={"Idempotency-Key": idempotency_key or uuid.uuid4().hex},
         )
         return Group(self, record)
+
+    def upload(self, file: str | Path | bytes) -> UploadRecord:
+        """Bring a file to the platform, for jobs to take in; the same bytes again are the same upload.
+
+        Args:
+            file: its path, or its bytes.
+
+        Raises:
+            InvalidInput: it cannot be read, is empty, or is larger than the platform takes.
+        """
+        return self._upload("file", file)
+
+    def _upload(self, name: str, file: object) -> UploadRecord:
+        kind = {"Content-Type": "application/octet-stream"}
+        return self._transport.read(_UPLOAD, "POST", "/uploads", content=read_file(name, file), headers=kind)
+
+    def _with_ids(self, value: Any, name: str = "") -> Any:
+        """Files uploaded and results named: ids in their place."""
+        if isinstance(value, Path | bytes):
+            return self._upload(name, value).id
+        if isinstance(value, Artifact | UploadRecord):
+            return value.id
+        if isinstance(value, Mapping):
+            return {key: self._with_ids(item, f"{name}.{key}".lstrip(".")) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._with_ids(item, f"{name}.{number}") for number, item in enumerate(value)]
+        return value
 
     def group(self, group_id: str) -> Group:
         """The group with this id.
@@ -300,6 +342,10 @@ class Client:
         """
         change = _made(PoolAction, action=action, reason=reason)
         return self._transport.read(_POOL, "POST", wire_path("pools", name), json=change.model_dump())
+
+    def me(self) -> UserRecord:
+        """Whose API key this is."""
+        return self._transport.read(_USER, "GET", "/me")
 
     def modalities(self) -> list[ModalityInfo]:
         """What the platform can make."""

@@ -11,6 +11,7 @@
     ├── NotAllowed                 missing or wrong API key, or another user's object              (401, exit 2)
     ├── NotInstalled               an optional part of Perrin is needed and missing                (exit 2)
     ├── StorageError               disk full, unwritable, or an artifact whose bytes changed       (507, exit 1)
+    │   └── StorageAway            the artifact store does not answer; trying again may help       (503, exit 1)
     ├── Unreachable                the gateway, broker or database does not answer                 (503, exit 1)
     ├── JobFailed                  a job ended without a result; carries the job's reason          (exit 1)
     │   └── JobCancelled           ... because somebody cancelled it                               (exit 1)
@@ -38,6 +39,7 @@ __all__ = [
     "PerrinError",
     "SamplingError",
     "SchemaMismatch",
+    "StorageAway",
     "StorageError",
     "UnknownName",
     "Unreachable",
@@ -127,6 +129,12 @@ class StorageError(PerrinError):
     """The disk is full or unwritable, or an artifact's bytes have changed."""
 
     status = 507
+
+
+class StorageAway(StorageError):
+    """The artifact store does not answer; trying again may help."""
+
+    status = 503
 
 
 class Unreachable(PerrinError):

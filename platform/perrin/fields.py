@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from perrin.inputs import FORMAT
+
 __all__ = ["Field", "convert", "read_fields"]
 
 KINDS = ("string", "integer", "number", "boolean", "array", "object")
@@ -31,6 +33,7 @@ class Field:
         longest: most characters of a string.
         default: what is used when it is left out; None: the model's own default.
         required: it cannot be left out.
+        accepts: the media types of the files that it takes; none if it takes no file.
     """
 
     name: str
@@ -44,6 +47,7 @@ class Field:
     longest: int | None
     default: Any
     required: bool
+    accepts: tuple[str, ...] = ()
 
     @property
     def range(self) -> str:
@@ -87,6 +91,7 @@ def _field(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], r
         longest=core.get("maxLength"),
         default=part.get("default"),
         required=required,
+        accepts=tuple(inner.get("accept", ())) if inner.get("format") == FORMAT else (),
     )
 
 

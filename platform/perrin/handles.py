@@ -222,11 +222,16 @@ class Group:
 
 
 class Artifact:
-    """A result file on the platform."""
+    """A result file on the platform. It can be a parameter of another job, where that takes a file."""
 
     def __init__(self, client: Client, record: ArtifactRecord) -> None:
         self._client = client
         self._record = record
+
+    @property
+    def id(self) -> str:
+        """The id to find the file by."""
+        return self._record.id
 
     @property
     def record(self) -> ArtifactRecord:

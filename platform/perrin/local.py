@@ -28,6 +28,7 @@ from perrin.engine import Driver, Engine, Event, File, Finished, Request, Ticket
 from perrin.engine import Progress as ProgressEvent
 from perrin.errors import InvalidInput, NotInstalled
 from perrin.files import check_writable, numbered, write_files
+from perrin.inputs import InputFile, local_files
 from perrin.modality import Format, Modality, Parameters, Progress, validate
 from perrin.models import ModelCard, find
 from perrin.settings import Settings
@@ -110,7 +111,7 @@ class Generator:
                 entry, sharing network calls; an entry is a prompt, or a mapping of parameters of its own.
             format: file format of ``Results.files``; the modality's first one if left out.
             progress: called with (done, total, stage); for a list, with the finished entries as the stage ``list``.
-            parameters: the modality's own; what is left out is the model's default.
+            parameters: the modality's own; what is left out is the model's default. A file is a path or bytes.
 
         Raises:
             InvalidInput: names the parameter and its range.
@@ -119,7 +120,7 @@ class Generator:
         if prompt is None or isinstance(prompt, str):
             asked = self._asked(prompt, parameters)
             with self._submitted([asked], kind, progress) as (ticket,):
-                return Results(self, asked, kind, ticket.wait())
+                return Results(self, asked[0], kind, ticket.wait())
         many = []
         for entry in prompt:
             own: Mapping[str, Any] = entry if isinstance(entry, Mapping) else {}
@@ -127,28 +128,32 @@ class Generator:
         made = []
         with self._submitted(many, kind, None) as tickets:
             for asked, ticket in zip(many, tickets, strict=True):
-                made.append(Results(self, asked, kind, ticket.wait()))
+                made.append(Results(self, asked[0], kind, ticket.wait()))
                 if progress is not None:
                     progress(len(made), len(many), "list")
         return made
 
-    def _asked(self, prompt: str | None, parameters: Mapping[str, Any]) -> Parameters:
+    def _asked(self, prompt: str | None, parameters: Mapping[str, Any]) -> tuple[Parameters, dict[str, InputFile]]:
         values = {"model": self._card.name, **parameters}
         if prompt is not None:
             if "prompt" not in self._face.parameters.model_fields:
                 raise InvalidInput("prompt", prompt, f"none: {self._face.name} takes no prompt")
             values["prompt"] = prompt
-        return validate(self._face, values).resolved(self._card)
+        values, files = local_files(self._face.input_schema, values)
+        return validate(self._face, values).resolved(self._card), files
 
     @contextmanager
     def _submitted(
-        self, asked: Sequence[Parameters], kind: Format, progress: Progress | None
+        self, asked: Sequence[tuple[Parameters, dict[str, InputFile]]], kind: Format, progress: Progress | None
     ) -> Iterator[list[Ticket]]:
         def news(event: Event) -> None:
             if progress is not None and isinstance(event, ProgressEvent):
                 progress(event.done, event.total, event.stage)
 
-        requests = [Request(uuid.uuid4().hex, self._face.name, one.model_dump(), kind.name) for one in asked]
+        requests = [
+            Request(uuid.uuid4().hex, self._face.name, one.model_dump(), kind.name, inputs=files)
+            for one, files in asked
+        ]
         tickets: list[Ticket] = []
         try:
             tickets += self._driver.submit(requests, news if progress is not None else None)
@@ -215,7 +220,8 @@ class Results(Sequence["Result"]):
         return self._generator._export([self._values[i] for i in items], kind, self._metadata(items))
 
     def _metadata(self, items: tuple[int, ...]) -> dict[str, Any]:
-        values = self.parameters.model_dump(mode="json")
+        values = dict(self.files[0].metadata["parameters"])
+        values |= {"seed": self.parameters.seed, "count": self.parameters.count}
         if len(items) == 1:
             values |= {"seed": values["seed"] + items[0], "count": 1}
         return {**self.files[0].metadata, "parameters": values}

@@ -15,14 +15,17 @@ import enum
 import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from perrin.errors import InvalidInput
+from perrin.inputs import declares
 
 if TYPE_CHECKING:
     from perrin.diffusion.sampling import Run
+    from perrin.inputs import InputFile
     from perrin.models.card import ModelCard
 
 __all__ = ["Format", "Modality", "Parameters", "Runtime", "View", "validate"]
@@ -134,6 +137,16 @@ class Modality:
     package: str
     examples: tuple[Mapping[str, Any], ...] = ()
 
+    @property
+    def input_schema(self) -> Mapping[str, Any]:
+        """JSON schema of the parameters as declared, whatever is installed here; says which of them take files."""
+        return _schema(self.parameters)
+
+    @property
+    def takes_files(self) -> bool:
+        """Whether any parameter takes a file (`perrin.inputs.Input`); its runtime is handed them then."""
+        return _takes_files(self.parameters)
+
     def schema(self) -> dict[str, Any]:
         """JSON schema of the parameters, for forms and command lines, with what is installed here.
 
@@ -170,6 +183,16 @@ class Modality:
         raise InvalidInput("format", name, "one of " + ", ".join(f.name for f in self.formats))
 
 
+@lru_cache(maxsize=64)
+def _schema(parameters: type[Parameters]) -> Mapping[str, Any]:
+    return parameters.model_json_schema()
+
+
+@lru_cache(maxsize=64)
+def _takes_files(parameters: type[Parameters]) -> bool:
+    return bool(declares(_schema(parameters)))
+
+
 class Runtime(Protocol):
     """One model on one device. The engine calls these in this order; each call is one stage of a job.
 
@@ -184,15 +207,20 @@ class Runtime(Protocol):
         """Read the model that ``card`` describes onto ``device``."""
         ...
 
-    def start(self, parameters: Any) -> Run:
-        """Encode the conditions of resolved ``parameters`` and set the sampler up, at its first row."""
+    def start(self, parameters: Any, *inputs: Mapping[str, InputFile]) -> Run:
+        """Encode the conditions of resolved ``parameters`` and set the sampler up, at its first row.
+
+        Where the modality declares parameters that take files (`perrin.inputs.Input`), this and `decode` are called
+        with one more argument: the files that were given, by their places in the parameters. One that cannot be read
+        raises `perrin.errors.InvalidInput`.
+        """
         ...
 
     def preview(self, clean: Any) -> bytes | None:
         """A small PNG of the current clean estimate, cheap enough to make while sampling, or None."""
         ...
 
-    def decode(self, clean: Any, parameters: Any) -> Sequence[Any]:
+    def decode(self, clean: Any, parameters: Any, *inputs: Mapping[str, InputFile]) -> Sequence[Any]:
         """The results, one per item, from the sampler's clean output."""
         ...
 

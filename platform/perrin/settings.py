@@ -31,7 +31,9 @@ class Settings(BaseSettings):
     api_key: str | None = Field(None, description="API key that the SDK, command line and dashboard present.")
     database_url: str | None = Field(None, description="SQLAlchemy URL of the job store. Default: SQLite under home.")
     broker_url: str | None = Field(None, description="Celery broker URL. Default: a folder under home.")
-    artifacts_url: str | None = Field(None, description="Where results and sampler states go. Default: under home.")
+    artifacts_url: str | None = Field(
+        None, description="Where files go: a folder, or s3://BUCKET/PREFIX. Default: under home."
+    )
     models: str = Field("", description="Extra folders with models, separated by the path separator.")
     pools: str = Field("", description="Pools that a worker works for, with commas; every modality here if empty.")
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps or auto.")
@@ -44,6 +46,7 @@ class Settings(BaseSettings):
     min_free_mb: int = Field(200, ge=0, description="Refuse new work when less disk than this is free, in MiB.")
     keep_days: float = Field(0.0, ge=0, description="Days that jobs are kept which succeeded; 0 is for ever.")
     keep_failed_days: float = Field(0.0, ge=0, description="Days that other ended jobs are kept; 0 is for ever.")
+    max_upload_mb: int = Field(64, ge=1, le=4096, description="Largest file that may be uploaded, in MiB.")
     log_level: str = Field("info", description="debug, info, warning or error.")
 
     @cached_property
@@ -63,7 +66,7 @@ class Settings(BaseSettings):
 
     @property
     def artifacts_path(self) -> str:
-        """fsspec URL of the artifact store."""
+        """Folder or URL of the artifact store."""
         return self.artifacts_url or str(self.home_path / "artifacts")
 
     @property

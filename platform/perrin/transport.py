@@ -85,6 +85,7 @@ class Transport:
         *,
         params: dict[str, Any] | None = None,
         json: Any = None,
+        content: bytes | None = None,
         headers: dict[str, str] | None = None,
     ) -> httpx.Response:
         """The answer to one request, tried again while the gateway does not answer.
@@ -98,7 +99,7 @@ class Transport:
         for pause in (*PAUSES, None):
             wait = pause is not None and time.monotonic() < until
             try:
-                answer = self._http.request(method, path, params=params, json=json, headers=headers)
+                answer = self._http.request(method, path, params=params, json=json, content=content, headers=headers)
             except _LOST as error:
                 if not wait:
                     raise self._unreachable(error) from None

@@ -3,12 +3,13 @@
 The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization: Bearer API-KEY``::
 
     GET    /health                        Health
+    GET    /me                            UserRecord: whose API key it is
     GET    /modalities                    [ModalityInfo]
     GET    /models                        [ModelInfo]
     POST   /jobs                          Submission -> JobRecord (201; 200 when the Idempotency-Key was seen before)
     GET    /jobs?state=&modality=&search=&before=&limit=      [JobRecord], newest first
     GET    /jobs?dead=true&before=&limit=                     [JobRecord] that came to nothing and were not tried again
-    GET    /jobs/{id}                     JobRecord
+    GET    /jobs/{id}                     JobRecord, with its children
     POST   /jobs/{id}/cancel              JobRecord; 409 once the job has ended
     POST   /jobs/{id}/retry               JobRecord of a new job (201); 409 unless the old one came to nothing
     GET    /jobs/{id}/history             [AttemptRecord]
@@ -18,7 +19,8 @@ The paths, all under ``/v1``; every one but ``/v1/health`` wants ``Authorization
     GET    /groups?limit=                 [GroupRecord] without their jobs, newest first
     GET    /groups/{id}                   GroupRecord
     POST   /groups/{id}/cancel            GroupRecord; 409 once all of it has ended
-    GET    /artifacts/{id}                the bytes
+    GET    /artifacts/{id}                the bytes of a result, or of an upload
+    POST   /uploads                       a file as it is -> UploadRecord (201); its id goes into parameters
     GET    /workers                       [WorkerRecord]
     GET    /pools                         [PoolRecord]
     POST   /pools/{name}                  PoolAction -> PoolRecord; for operators
@@ -54,6 +56,8 @@ __all__ = [
     "ProgressRecord",
     "StageRecord",
     "Submission",
+    "UploadRecord",
+    "UserRecord",
     "WorkerRecord",
 ]
 
@@ -124,7 +128,7 @@ class Parent(BaseModel):
 
     job: str = Field(min_length=1, max_length=64, description="Its id; within a group also its name.")
     parameter: str | None = Field(
-        None, max_length=64, description="The parameter that takes the id of the parent's artifact; none: only wait."
+        None, max_length=64, description="The parameter that takes what the parent makes; none: only wait."
     )
     item: int = Field(0, ge=0, le=999, description="Which of the parent's artifacts.")
 
@@ -195,6 +199,16 @@ class ArtifactRecord(_Record):
     metadata: dict[str, Any]
 
 
+class UploadRecord(_Record):
+    """A file that a person gave, for jobs to take in. One that no job uses is deleted after a day."""
+
+    id: str
+    media_type: str = Field(description="By its first bytes.")
+    size: int
+    sha256: str
+    created_at: datetime
+
+
 class JobRecord(_Record):
     """A job as its owner sees it. Times are UTC."""
 
@@ -224,9 +238,11 @@ class JobRecord(_Record):
     group: str | None = None
     name: str | None = Field(None, description="What it is called within its group.")
     parents: list[Parent] = []
+    children: list[str] = Field([], description="Jobs that wait, or waited, for it; left out of lists of jobs.")
     retry_of: str | None = Field(None, description="The job that this one is another try of.")
     retries: int = Field(0, description="How often it was tried again by itself.")
     gpu_seconds: float = Field(0.0, description="Seconds of a device that it has taken, in all attempts.")
+    joules: float | None = Field(None, description="Energy that its attempts have taken; null if no device tells.")
 
 
 class StageRecord(_Record):
@@ -252,6 +268,8 @@ class AttemptRecord(_Record):
     error_kind: str | None
     message: str
     stages: list[StageRecord]
+    gpu_seconds: float = Field(0.0, description="Seconds of a device that it has taken.")
+    joules: float | None = Field(None, description="Energy that it has taken; null if the device does not tell.")
 
 
 class GroupRecord(_Record):
@@ -268,7 +286,7 @@ class PoolRecord(_Record):
     """A pool of workers."""
 
     name: str
-    state: str = Field(description="open, paused or draining")
+    state: str = Field(description="open, paused, draining or blocked")
     reason: str
     changed_at: datetime
     states: dict[JobState, int] = Field(description="How many of its jobs are in which state before an end.")
@@ -284,6 +302,13 @@ class EventRecord(_Record):
     state: JobState
     progress: ProgressRecord | None = None
     message: str = ""
+
+
+class UserRecord(_Record):
+    """Whose API key it is."""
+
+    name: str
+    operator: bool = Field(description="May pause, drain and resume pools.")
 
 
 class WorkerRecord(_Record):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import dots
@@ -11,7 +12,18 @@ from streamlit.testing.v1 import AppTest
 import perrin_dashboard
 from perrin import transport
 from perrin.modality import Format, View
-from perrin.wire import JobState, ProgressRecord, Submission, WorkerRecord
+from perrin.wire import (
+    AttemptRecord,
+    GroupRecord,
+    JobState,
+    Parent,
+    PoolRecord,
+    ProgressRecord,
+    StageRecord,
+    Submission,
+    UserRecord,
+    WorkerRecord,
+)
 from perrin_dashboard.connection import _worker_names, artifact_bytes, client, modalities, models
 
 APP = str(Path(perrin_dashboard.__file__).with_name("app.py"))
@@ -44,13 +56,15 @@ def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway
         client().close()
 
 
-def opened(page: str = "", job: str | None = None) -> AppTest:
+def opened(page: str = "", job: str | None = None, group: str | None = None) -> AppTest:
     """The dashboard, or one page of it, as a fresh visitor sees it."""
     script = f"from perrin_dashboard import {page}\n{page}.page()\n"
     app = AppTest.from_string(script) if page else AppTest.from_file(APP)
     app.default_timeout = 20
     if job is not None:
         app.query_params["job"] = job
+    if group is not None:
+        app.query_params["group"] = group
     app.run()
     assert not app.exception
     return app
@@ -156,10 +170,16 @@ def test_an_unknown_job_is_said_to_be_so(gateway: Gateway) -> None:
 
 
 def test_empty_pages_lead_to_the_first_result(gateway: Gateway) -> None:
-    for page, text in (("jobs", "No jobs yet"), ("gallery", "The gallery is empty"), ("workers", "No workers")):
+    for page, text in {
+        "jobs": "No jobs yet",
+        "gallery": "The gallery is empty",
+        "workers": "No workers",
+        "groups": "No groups yet",
+        "pools": "No pools yet",
+    }.items():
         app = opened(page)
         assert text in words(app)
-        if page != "workers":
+        if page in ("jobs", "gallery"):
             assert "dots" in app.button(key="make-first").label
 
 
@@ -182,7 +202,7 @@ def test_jobs_are_listed_found_and_opened(gateway: Gateway) -> None:
     assert not app.exception
     assert first in words(app)
     assert "Size" in words(app)
-    assert "Running" in words(app)
+    assert "No worker has had it yet." in words(app)
 
 
 def test_the_gallery_shows_every_item(gateway: Gateway) -> None:
@@ -245,3 +265,91 @@ def test_a_wrong_key_is_said_to_be_so(gateway: Gateway, monkeypatch: pytest.Monk
     monkeypatch.setenv("PERRIN_API_KEY", "wrong")
     app = AppTest.from_file(APP, default_timeout=20).run()
     assert "does not accept this dashboard's API key" in words(app)
+
+
+def attempt(epoch: int, at: float, state: JobState | None, **more: object) -> AttemptRecord:
+    began = NOW + timedelta(seconds=at)
+    values: dict[str, object] = {"owner": "o", "worker": "worker-1", "error_kind": None, "message": ""}
+    values |= {"claimed_at": began, "started_at": began, "ended_at": began + timedelta(seconds=2)}
+    stage = StageRecord(name="step", began_at=began, ended_at=None, done=1, total=4)
+    values |= {"stages": [stage], "gpu_seconds": 1.5, **more}
+    return AttemptRecord.model_validate({"epoch": epoch, "state": state, **values})
+
+
+def test_a_history_shows_attempts_their_ends_and_their_energy(gateway: Gateway) -> None:
+    job = gateway.submit(Submission(modality="dots", parameters={"prompt": "a dot"}), None)
+    gateway.fail(job.id, "it crashed")
+    gateway.workers.append(CARD)
+    gateway.attempts[job.id] = [
+        attempt(1, 0, JobState.QUEUED, message="its process ended: <killed>", error_kind="crash"),
+        attempt(2, 5, JobState.FAILED, message="no", joules=1234.5),
+    ]
+    app = opened("jobs", job=job.id)
+    text = words(app)
+    assert "Taken back" in text
+    assert "its process ended: &lt;killed&gt;" in text
+    assert "box (cpu) · 2.0 s · 1.5 s of the device · 1.23 kJ" in text
+    assert len(app.get("plotly_chart")) == 1
+
+
+def test_a_job_shows_what_it_waits_for_and_what_waits_for_it(gateway: Gateway) -> None:
+    submission = Submission(modality="dots", parameters={"prompt": "a dot"})
+    first, second, third = (gateway.submit(submission, None).id for _ in range(3))
+    edges = {"parents": [Parent(job=first, parameter="prompt"), Parent(job="gone")], "children": [third]}
+    gateway.jobs[second] = gateway.jobs[second].model_copy(update=edges)
+    app = opened("jobs", job=second)
+    assert "gone is no longer kept" in words(app)
+    assert "its prompt" in app.button(key=f"to-{first}").label
+    app.button(key=f"to-{third}").click()
+    app.run()
+    assert app.query_params["job"] == third
+
+
+def test_dead_letters_are_listed_and_tried_again(gateway: Gateway) -> None:
+    made(gateway, prompt="good")
+    bad = gateway.submit(Submission(modality="dots", parameters={"prompt": "bad"}), None)
+    gateway.fail(bad.id, "no luck")
+    app = opened("jobs")
+    app.selectbox(key="jobs-state").set_value("Dead letters")
+    app.run()
+    assert "good" not in words(app)
+    assert "degenerate: no luck" in words(app)
+    app.button(key=f"retry-{bad.id}").click()
+    app.run()
+    assert gateway.jobs["job2"].retry_of == bad.id
+    assert app.query_params["job"] == "job2"
+    assert "Another try of" in words(app)
+
+
+def test_groups_are_listed_and_drawn(gateway: Gateway) -> None:
+    submission = Submission(modality="dots", parameters={"prompt": "a <dot>"})
+    jobs = [gateway.submit(submission, None) for _ in range(2)]
+    jobs[1] = jobs[1].model_copy(update={"parents": [Parent(job=jobs[0].id, parameter="prompt")], "name": "second"})
+    states = {JobState.QUEUED: 1, JobState.WAITING: 1}
+    gateway.groups["g"] = GroupRecord(id="g", label="a pair", created_at=NOW, states=states, jobs=jobs)
+    app = opened("groups")
+    assert "a pair" in words(app)
+    assert "1 waiting, 1 queued" in words(app)
+    app = opened("groups", group="g")
+    assert 'alt="1 dependency"' in words(app)
+    assert "<strong>a &lt;dot&gt;</strong>" in words(app)
+    assert "<strong>second</strong>" in words(app)
+    assert "no group with this id" in words(opened("groups", group="nope"))
+
+
+def test_pools_are_switched_by_operators_alone(gateway: Gateway) -> None:
+    states = {JobState.QUEUED: 3, JobState.RUNNING: 2}
+    gateway.pools["dots"] = PoolRecord(name="dots", state="open", reason="", changed_at=NOW, states=states)
+    app = opened("pools")
+    assert [metric.value for metric in app.metric] == ["3", "2", "0"]
+    app.text_input(key="why-dots").set_value("too <hot>")
+    app.button(key="pause-dots").click()
+    app.run()
+    assert (gateway.pools["dots"].state, gateway.pools["dots"].reason) == ("paused", "too <hot>")
+    app.run()
+    assert "too &lt;hot&gt;" in words(app)
+    assert app.button(key="pause-dots").disabled
+    gateway.user = UserRecord(name="me", operator=False)
+    app = opened("pools")
+    assert not app.button
+    assert "Only an operator may" in words(app)

@@ -21,15 +21,20 @@ from perrin.errors import Conflict, InvalidInput, NotAllowed, NotFound, PerrinEr
 from perrin.modality import Modality, validate
 from perrin.wire import (
     ArtifactRecord,
+    AttemptRecord,
     EventRecord,
+    GroupRecord,
     Health,
     JobError,
     JobRecord,
     JobState,
     ModalityInfo,
     ModelInfo,
+    PoolAction,
+    PoolRecord,
     ProgressRecord,
     Submission,
+    UserRecord,
     WorkerRecord,
 )
 
@@ -57,6 +62,10 @@ class Gateway:
         self.previews: dict[str, bytes] = {}
         self.keys: dict[str, str] = {}
         self.workers: list[WorkerRecord] = []
+        self.groups: dict[str, GroupRecord] = {}
+        self.pools: dict[str, PoolRecord] = {}
+        self.attempts: dict[str, list[AttemptRecord]] = {}
+        self.user = UserRecord(name="me", operator=True)
         self.requests: list[str] = []
         self.lose_requests = 0
         self.refuse = 0
@@ -185,13 +194,39 @@ class Gateway:
         self.happen(job_id, JobState.CANCELLED, cancel_requested=True, finished_at=NOW)
         return self.job(job_id)
 
+    def retry(self, job_id: str) -> JobRecord:
+        old = self.job(job_id)
+        if any(record.retry_of == job_id for record in self.jobs.values()):
+            raise Conflict(f"job {job_id} was tried again already")
+        again = self.submit(Submission(modality=old.modality, parameters=old.parameters), None)
+        self.jobs[again.id] = again.model_copy(update={"retry_of": job_id})
+        return self.jobs[again.id]
+
+    def change_pool(self, name: str, change: PoolAction) -> PoolRecord:
+        if not self.user.operator:
+            raise NotAllowed("pools are for operators")
+        state = {"pause": "paused", "drain": "draining", "resume": "open"}[change.action]
+        self.pools[name] = self.pools[name].model_copy(update={"state": state, "reason": change.reason})
+        return self.pools[name]
+
     def job(self, job_id: str) -> JobRecord:
         if job_id not in self.jobs:
             raise NotFound(f"no job {job_id}")
         return self.jobs[job_id]
 
-    def listed(self, state: str = "", modality: str = "", search: str = "", limit: str = "50", before: str = "") -> Any:
+    def listed(
+        self,
+        state: str = "",
+        modality: str = "",
+        search: str = "",
+        limit: str = "50",
+        before: str = "",
+        dead: str = "",
+    ) -> Any:
         found = [*self.jobs.values()][::-1]
+        if dead:
+            tried = {record.retry_of for record in found}
+            found = [one for one in found if one.state in ("failed", "quarantined") and one.id not in tried]
         if before:
             found = found[[record.id for record in found].index(before) + 1 :]
         return [
@@ -291,6 +326,20 @@ class _Handler(BaseHTTPRequestHandler):
                 return [model_info(face) for face in gateway.faces.values()]
             case ["workers"]:
                 return gateway.workers
+            case ["me"]:
+                return gateway.user
+            case ["pools"]:
+                return [*gateway.pools.values()]
+            case ["pools", name]:
+                return gateway.change_pool(name, PoolAction.model_validate_json(body))
+            case ["groups"]:
+                return [*gateway.groups.values()]
+            case ["groups", group_id] if group_id in gateway.groups:
+                return gateway.groups[group_id]
+            case ["jobs", job_id, "history"]:
+                return gateway.attempts.get(job_id, [])
+            case ["jobs", job_id, "retry"]:
+                return gateway.retry(job_id)
             case ["jobs"] if self.command == "POST":
                 return gateway.submit(Submission.model_validate_json(body), self.headers.get("Idempotency-Key"))
             case ["jobs"]:

@@ -5,8 +5,6 @@ from __future__ import annotations
 import importlib
 import os
 import shutil
-import socket
-import subprocess
 import sys
 import uuid
 from collections.abc import Callable, Iterator
@@ -16,15 +14,14 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 import structlog
+from guard import Guard
+from outside import install
+from s3 import S3Server
+from servers import PostgreSQL
 
 from perrin import plugins
 from perrin_orchestration.store import JobStore, NewJob, User, schema
 from perrin_orchestration.store.database import Database
-
-PLUGIN = Path(__file__).parents[1] / "outside_plugin"
-PG_BIN = sorted(Path("/usr/lib/postgresql").glob("*/bin"))[-1:] or [
-    Path(found).parent for found in [shutil.which("initdb")] if found
-]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -35,12 +32,7 @@ def plain_logs() -> None:
 @pytest.fixture(scope="session")
 def plugin_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The outside plugin, installed by pip into a folder of its own."""
-    source = tmp_path_factory.mktemp("source") / "plugin"
-    shutil.copytree(PLUGIN, source)
-    target = tmp_path_factory.mktemp("site")
-    quiet = ["--quiet", "--disable-pip-version-check", "--no-deps", "--no-build-isolation", "--no-index"]
-    subprocess.run([sys.executable, "-m", "pip", "install", *quiet, "--target", str(target), str(source)], check=True)
-    return target
+    return install(tmp_path_factory.mktemp("outside"))
 
 
 @pytest.fixture(scope="module")
@@ -76,47 +68,26 @@ def sqlite_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @pytest.fixture(scope="session")
-def postgres(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def postgres() -> Iterator[str]:
     """URL, without a database, of a private PostgreSQL server."""
-    if not PG_BIN:
-        message = "no PostgreSQL server on this machine: apt-get install postgresql"
-        if os.environ.get("CI"):
-            pytest.fail(message)
-        pytest.skip(message)
-    folder = Path("/tmp") / f"perrin-pg-{uuid.uuid4().hex[:12]}"  # a socket's path must be short
-    folder.mkdir(mode=0o700)
-    user = None
-    if os.geteuid() == 0:  # PostgreSQL refuses to run as root
-        user = "postgres"
-        shutil.chown(folder, user)
-    port = _free_port()
-    data = folder / "data"
+    PostgreSQL.needed()
+    with Guard() as guard:
+        server = PostgreSQL(guard)
+        server.start()
+        make_template(server.url)
+        yield server.url
 
-    def run(*command: str) -> None:
-        subprocess.run(command, check=True, user=user, cwd=folder, stdout=subprocess.DEVNULL, env={"LC_ALL": "C.UTF-8"})
 
-    run(str(PG_BIN[0] / "initdb"), "-D", str(data), "-U", "perrin", "-A", "trust", "-E", "UTF8", "--no-sync")
-    options = f"-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories= -c shared_buffers=32MB"
-    pg_ctl = [str(PG_BIN[0] / "pg_ctl"), "-D", str(data), "-w", "-l", str(folder / "log")]
-    run(*pg_ctl, "-o", options, "start")
-    base = f"postgresql+psycopg://perrin@127.0.0.1:{port}"
-    template = Database(f"{base}/postgres")
-    with template.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
+def make_template(base: str) -> None:
+    """A migrated database, to be copied."""
+    admin = sa.create_engine(f"{base}/postgres", isolation_level="AUTOCOMMIT")
+    with admin.connect() as connection:
         connection.exec_driver_sql("CREATE DATABASE template")
-    template.close()
+    admin.dispose()
     migrated = Database(f"{base}/template")
     schema.upgrade(migrated)
     migrated.close()
-    yield base
-    run(*pg_ctl, "-m", "immediate", "stop")
-    shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -165,6 +136,15 @@ def postgres_migrated(postgres: str) -> Iterator[str]:
     """A migrated PostgreSQL database for the tests of one module."""
     with postgres_database(postgres) as url:
         yield url
+
+
+@pytest.fixture(scope="session")
+def s3(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
+    """A private S3 server with an empty bucket."""
+    server = S3Server(tmp_path_factory.mktemp("s3"))
+    server.start()
+    yield server
+    server.kill()
 
 
 class Clock:

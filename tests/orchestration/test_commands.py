@@ -17,8 +17,9 @@ import psutil
 import pytest
 
 from perrin.settings import Settings
+from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.runfile import RunFile, is_running
-from perrin_orchestration.store import schema
+from perrin_orchestration.store import JobStore, LeaseRef, schema
 from perrin_orchestration.store.database import Database
 
 
@@ -146,6 +147,32 @@ def test_backup_and_restore_from_the_command_line(home: Path, tmp_path: Path) ->
     database = Database(f"sqlite:///{home / 'perrin.db'}")
     assert schema.check(database) == schema.newest()
     database.close()
+
+
+def test_strays_are_removed_from_the_command_line(home: Path) -> None:
+    perrin(home, "db", "upgrade")
+    artifacts = ArtifactStore(Settings(home=home).artifacts_path)
+    gone = LeaseRef("a" * 32, 1, "o")
+    artifacts.put_preview(gone, b"png")
+    artifacts.put_state(gone, b"row")
+    artifacts.stage(gone, 0, b"half a result")
+    young = artifacts.keep(b"perhaps about to be named")
+    for removed in (3, 0):
+        done = perrin(home, "db", "clean")
+        assert done.stdout == f"deleted 0 jobs, and {removed} files that belonged to none\n", done.stderr
+    assert artifacts.read(young.sha256)
+    (home / "artifacts" / "owner").write_text("another store")
+    assert "belong to another job store" in one_line(perrin(home, "db", "clean"))
+
+
+def test_a_key_is_made_and_shown_once(home: Path) -> None:
+    perrin(home, "db", "upgrade")
+    keys = [perrin(home, "db", "key", "ann", *options).stdout.strip() for options in ([], ["--operator"])]
+    store = JobStore(Settings(home=home).store_url)
+    first, second = (store.people.who(key) for key in keys)
+    assert (first.name, first.id, first.operator) == ("ann", second.id, True)
+    store.close()
+    assert keys[0].encode() not in (home / "perrin.db").read_bytes()
 
 
 @pytest.mark.parametrize(

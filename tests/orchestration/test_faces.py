@@ -93,17 +93,17 @@ def test_the_sdk_tries_again_and_tells_the_history(platform: Platform) -> None:
 def test_the_sdk_submits_groups_and_waits_for_them(platform: Platform) -> None:
     jobs = [
         Submission(modality="dots", name="first"),
-        {"modality": "dots", "parents": [{"job": "first", "parameter": "prompt"}]},
+        {"modality": "dots", "parents": [{"job": "first", "parameter": "start"}]},
     ]
     group = platform.client.submit_group(jobs, label="two")
     threading.Timer(0.2, lambda: (platform.run(), platform.run())).start()
     record = group.wait(timeout=30)
     assert dict(record.states) == {"succeeded": 2}
     made = group.jobs[0].artifacts[0].record.id
-    assert group.jobs[1].record.parameters["prompt"] == made
+    assert group.jobs[1].record.parameters["start"] == made
     assert [found.id for found in platform.client.groups()] == [group.id]
-    late = platform.client.submit("dots", parents=[Parent(job=group.jobs[0].id, parameter="prompt")], group=group.id)
-    assert late.record.parameters["prompt"] == made
+    late = platform.client.submit("dots", parents=[Parent(job=group.jobs[0].id, parameter="start")], group=group.id)
+    assert late.record.parameters["start"] == made
     assert platform.client.group(group.id).record.states == {"succeeded": 2, "queued": 1}
     assert platform.client.group(group.id).cancel().states == {"succeeded": 2, "cancelled": 1}
     with pytest.raises(Conflict, match="nothing to cancel"):
@@ -134,7 +134,7 @@ def test_the_sdk_changes_pools_for_operators(platform: Platform, monkeypatch: py
 
 def test_the_command_line_says_the_same(platform: Platform, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     first = run("submit dots hello --deadline 1h", capsys).strip()
-    second = run(f"submit dots --parent {first}:prompt", capsys).strip()
+    second = run(f"submit dots --parent {first}:start", capsys).strip()
     third = run("submit dots --run-after 2h", capsys).strip()
     assert platform.store.get(third).state == "waiting"
     assert first in run(f"job {second}", capsys)

@@ -175,6 +175,18 @@ def test_seconds_are_charged_to_a_job_whatever_has_become_of_it(store: JobStore,
     store.charge({})
     assert store.get(job.id).gpu_seconds == 2.0
     assert store.people.accounts()[0].used == 2.0
+    assert store.get(job.id).joules is None
+
+
+def test_energy_is_charged_to_the_attempt_that_took_it_where_the_device_tells(store: JobStore, new: New) -> None:
+    job = store.submit(new())[0]
+    for seconds, joules in ((1.0, {}), (2.0, {job.id: 30.0})):
+        (held,) = store.claim("o", "w", ["dots"], 1, 30.0)
+        store.charge({job.id: seconds}, joules)
+        store.charge({job.id: seconds}, joules)
+        store.release(held.lease)
+    assert (store.get(job.id).gpu_seconds, store.get(job.id).joules) == (6.0, 60.0)
+    assert [(a.epoch, a.gpu_seconds, a.joules) for a in store.history(job.id)] == [(1, 2.0, None), (2, 4.0, 60.0)]
 
 
 # --- models in memory -------------------------------------------------------------------------------------------------

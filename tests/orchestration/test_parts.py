@@ -16,7 +16,7 @@ from perrin.models import ModelCard
 from perrin.settings import Settings
 from perrin_orchestration import supervisor
 from perrin_orchestration.channel import Channel, Closed
-from perrin_orchestration.engine_handle import SLACK, EngineHandle
+from perrin_orchestration.engine_handle import RECENT, SLACK, EngineHandle
 from perrin_orchestration.engine_process import error_kind
 from perrin_orchestration.pools import GIB, check_pools, pool_of, pools_for
 from perrin_orchestration.runfile import RunFile
@@ -94,7 +94,7 @@ def clockwork() -> Time:
 
 
 def say(handle: EngineHandle, **message: Any) -> None:
-    handle._note({"is": message.pop("what"), **message})
+    handle._note({"is": message.pop("what"), "asked": handle._clock(), **message})
 
 
 def in_stage(handle: EngineHandle, stage: str, done: int = 0) -> None:
@@ -115,6 +115,32 @@ def test_a_lease_is_four_times_the_slowest_unit_of_the_stage(handle: EngineHandl
     assert handle.allowance == SLACK * 20.0
     (move,) = handle.moves()
     assert (move.stage, move.seconds) == ("step", 80.0)
+
+
+def test_a_slow_unit_is_forgotten_after_a_while(handle: EngineHandle, clockwork: Time) -> None:
+    """A machine that stood still for a minute must not have leases of minutes for ever."""
+    say(handle, what="claimed", id="a", epoch=1)
+    in_stage(handle, "step")
+    clockwork.now += 60
+    for _ in range(RECENT):
+        in_stage(handle, "step", 1)
+        assert handle.allowance == SLACK * 60.0
+        clockwork.now += 0.5
+    in_stage(handle, "step", 1)
+    assert handle.allowance == 30.0
+
+
+def test_a_lease_counts_from_when_its_renewal_was_asked_for(handle: EngineHandle, clockwork: Time) -> None:
+    """The store counts from there too; a slow answer makes no lease longer."""
+    say(handle, what="claimed", id="a", epoch=1)
+    in_stage(handle, "step", 1)
+    moves = handle.moves()
+    clockwork.now += 12
+    handle.written(moves, [])
+    clockwork.now += 14
+    assert handle.overdue() == []
+    clockwork.now += 2
+    assert handle.overdue() == [LeaseRef("a", 1, "o")]
 
 
 def test_an_engine_that_stands_still_hangs_and_is_not_renewed(handle: EngineHandle, clockwork: Time) -> None:

@@ -27,7 +27,7 @@ ALL = {f"{m.__name__.rpartition('.')[2]}.{name}": getattr(m, name) for m in MODU
 NAMES = re.compile(r"(?<![:\w]):([a-z_0-9]+)")
 LISTS = {"ids", "names", "pools", "owners", "numbers", "job_ids", "hashes"}
 NUMBERS = re.compile(
-    r"now|until|limit|number|rank|most|seconds|at|used|share|epoch|latest|.*before|after|item|edges|last|done|total|job|crashes|run_after|finished_at"
+    r"now|until|limit|number|rank|most|seconds|at|used|share|epoch|latest|.*before|after|item|edges|joules|last|done|total|job|crashes|run_after|finished_at"
 )
 
 KNOWN = {
@@ -39,6 +39,7 @@ KNOWN = {
     "group_id": "g1",
     "owner": "o1",
     "pool": "p1",
+    "resume": True,
 }
 
 
@@ -92,8 +93,13 @@ INSERT INTO edges (child_id, number, parent_id, item)
     SELECT 'j' || i, 0, 'j' || i - 1, 0 FROM generate_series(2, 9999) AS i;
 INSERT INTO events (job_id, number, at, kind, state, done, total, message)
     SELECT 'j' || i, n, 0, 'state', 'queued', 0, 0, '' FROM generate_series(1, 5000) AS i, generate_series(1, 4) AS n;
+INSERT INTO costs (job_id, epoch, gpu_seconds) SELECT 'j' || i, 1, 0 FROM generate_series(1, 9999) AS i;
 INSERT INTO artifacts (id, job_id, number, name, media_type, size, sha256, items, details, created_at)
     SELECT 'a' || i, 'j' || i, 0, 'n', 'm', 1, 'h' || i, '[]', '{}', 0 FROM generate_series(1, 9999) AS i;
+INSERT INTO uploads (id, user_id, media_type, size, sha256, used, created_at)
+    SELECT 'u' || i, 'u' || i % 400 + 1, 'm', 1, 'h' || i, i % 3 > 0, i FROM generate_series(1, 9000) AS i;
+INSERT INTO inputs (job_id, path, file_id)
+    SELECT 'j' || i, 'start', CASE WHEN i % 2 = 0 THEN 'u' || i ELSE 'a' || i END FROM generate_series(1, 9000) AS i;
 INSERT INTO api_keys (id, user_id, label, sha256, created_at)
     SELECT 'k' || i, 'u' || i % 400 + 1, '', 'h' || i, 0 FROM generate_series(1, 2000) AS i;
 INSERT INTO workers (id, host, pid, device, pool, state, models, started_at, seen_at, finished_jobs)

@@ -12,9 +12,9 @@ from fastapi.responses import JSONResponse
 from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from perrin.errors import InvalidInput, NotAllowed, PerrinError, Unreachable
+from perrin.errors import InvalidInput, NotAllowed, PerrinError, StorageAway, Unreachable
 
-__all__ = ["MAX_BODY", "BodyLimit", "install"]
+__all__ = ["MAX_BODY", "BodyLimit", "drain", "install"]
 
 MAX_BODY = 1 << 20
 """Bytes of the largest request body that is read."""
@@ -39,7 +39,7 @@ def _plain(text: str, longest: int) -> str:
 def _perrin(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, PerrinError)
     headers = {"WWW_Authenticate": "Bearer"} if isinstance(error, NotAllowed) else {}
-    headers |= {"Retry_After": "2"} if isinstance(error, Unreachable) else {}
+    headers |= {"Retry_After": "2"} if isinstance(error, Unreachable | StorageAway) else {}
     field = error.field if isinstance(error, InvalidInput) else None
     return _answer(error.status, type(error).__name__, error.message, field, **headers)
 
@@ -79,14 +79,19 @@ def install(app: FastAPI) -> None:
 
 
 class BodyLimit:
-    """Refuses bodies above `MAX_BODY`, whether their length was announced or not."""
+    """Refuses bodies above `MAX_BODY`, whether their length was announced or not.
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app = app
+    Args:
+        app: what is behind it.
+        apart: a path that sets a limit of its own.
+    """
+
+    def __init__(self, app: ASGIApp, apart: str) -> None:
+        self._app, self._apart = app, apart
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """One request."""
-        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD"):
+        if scope["type"] != "http" or scope["method"] in ("GET", "HEAD") or scope["path"] == self._apart:
             await self._app(scope, receive, send)
             return
         body = bytearray()
@@ -99,7 +104,7 @@ class BodyLimit:
             more = message.get("more_body", False)
             if len(body) > MAX_BODY:
                 if more:
-                    await _drain(receive)
+                    await drain(receive)
                 await _refuse(send)
                 return
         sent = False
@@ -114,9 +119,9 @@ class BodyLimit:
         await self._app(scope, replay, send)
 
 
-async def _drain(receive: Receive) -> None:
+async def drain(receive: Receive, most: int = DRAINED) -> None:
     """Read on for a while: a connection closed on unread bytes is reset, and the answer with it."""
-    left, more = DRAINED, True
+    left, more = most, True
     while more and left > 0:
         message = await receive()
         left -= len(message.get("body", b""))

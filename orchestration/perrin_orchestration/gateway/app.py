@@ -14,6 +14,8 @@ from perrin_orchestration.gateway import answers
 from perrin_orchestration.gateway.context import Catalogue, Context
 from perrin_orchestration.gateway.metrics import Metrics, Timing
 from perrin_orchestration.gateway.routes import router
+from perrin_orchestration.gateway.uploads import PATH as UPLOADS
+from perrin_orchestration.gateway.uploads import router as uploads
 from perrin_orchestration.store import JobStore, schema
 from perrin_orchestration.transport import HintSender, make_app
 
@@ -26,13 +28,16 @@ def create_app(settings: Settings) -> FastAPI:
     Raises:
         SchemaMismatch: the store is not one for this Perrin.
         Unreachable: the database does not answer.
+        StorageError: there is no folder or bucket for the artifacts, or it may not be used.
     """
     store = JobStore(settings.store_url)
     revision = schema.check(store.database)
+    artifacts = ArtifactStore(settings.artifacts_path, settings.min_free_mb)
+    artifacts.check()
     context = Context(
         settings,
         store,
-        ArtifactStore(settings.artifacts_path, settings.min_free_mb),
+        artifacts,
         HintSender(make_app(settings), store),
         Catalogue(settings),
         Metrics(store),
@@ -56,7 +61,8 @@ def create_app(settings: Settings) -> FastAPI:
     )
     app.state.context = context
     answers.install(app)
-    app.add_middleware(answers.BodyLimit)
+    app.add_middleware(answers.BodyLimit, apart=UPLOADS)
     app.add_middleware(Timing, metrics=context.metrics)
     app.include_router(router)
+    app.include_router(uploads)
     return app

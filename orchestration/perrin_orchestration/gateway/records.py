@@ -22,10 +22,12 @@ from perrin.wire import (
     PoolRecord,
     ProgressRecord,
     StageRecord,
+    UploadRecord,
     WorkerRecord,
 )
 from perrin_orchestration.store import Artifact, Event, Group, Job, Pool, Worker
 from perrin_orchestration.store.history import Attempt
+from perrin_orchestration.store.keeping import Upload
 from perrin_orchestration.store.reading import About
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "modality_info",
     "model_info",
     "pool_record",
+    "upload_record",
     "worker_record",
 ]
 
@@ -100,6 +103,7 @@ def job_record(job: Job, about: About) -> JobRecord:
         retry_of=job.retry_of,
         retries=job.retries,
         gpu_seconds=round(job.gpu_seconds, 3),
+        joules=None if job.joules is None else round(job.joules, 3),
     )
 
 
@@ -115,6 +119,8 @@ def attempt_record(attempt: Attempt) -> AttemptRecord:
         state=None if attempt.state is None else JobState(attempt.state),
         error_kind=attempt.error_kind,
         message=attempt.message,
+        gpu_seconds=round(attempt.gpu_seconds, 3),
+        joules=None if attempt.joules is None else round(attempt.joules, 3),
         stages=[
             StageRecord(
                 name=stage.name,
@@ -147,6 +153,17 @@ def pool_record(pool: Pool) -> PoolRecord:
         reason=pool.reason,
         changed_at=_time(pool.changed_at),
         states={JobState(state): count for state, count in pool.states.items()},
+    )
+
+
+def upload_record(upload: Upload) -> UploadRecord:
+    """A file that somebody gave."""
+    return UploadRecord(
+        id=upload.id,
+        media_type=upload.media_type,
+        size=upload.size,
+        sha256=upload.sha256,
+        created_at=_time(upload.created_at),
     )
 
 

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Sequence
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import quote
 
 from fastapi import APIRouter, Header, Query, Response
 from fastapi.responses import StreamingResponse
 
 from perrin import __version__, plugins
-from perrin.errors import InvalidInput, NotAllowed
+from perrin.errors import InvalidInput, NotAllowed, NotFound
 from perrin.wire import (
     AttemptRecord,
     GroupRecord,
@@ -24,6 +24,7 @@ from perrin.wire import (
     PoolAction,
     PoolRecord,
     Submission,
+    UserRecord,
     WorkerRecord,
 )
 from perrin_orchestration.gateway.context import Context, Ctx, Me
@@ -52,6 +53,11 @@ def _record(context: Context, job: Job) -> JobRecord:
 def _records(context: Context, jobs: Sequence[Job]) -> list[JobRecord]:
     about = context.store.about(jobs)
     return [job_record(job, about[job.id]) for job in jobs]
+
+
+def _body(media_type: str) -> dict[int | str, dict[str, Any]]:
+    """For the description of the API: this is what the answer is made of."""
+    return {200: {"content": {media_type: {"schema": {"type": "string", "format": "binary"}}}}}
 
 
 @router.get("/health")
@@ -122,7 +128,8 @@ def list_jobs(
 @router.get("/jobs/{job_id}")
 def get_job(context: Ctx, me: Me, job_id: str) -> JobRecord:
     """A job."""
-    return _record(context, _mine(context, me, job_id))
+    job = _mine(context, me, job_id)
+    return _record(context, job).model_copy(update={"children": list(context.store.children(job.id))})
 
 
 @router.post("/jobs/{job_id}/cancel")
@@ -146,7 +153,7 @@ def history(context: Ctx, me: Me, job_id: str) -> list[AttemptRecord]:
     return [attempt_record(attempt) for attempt in context.store.history(_mine(context, me, job_id).id)]
 
 
-@router.get("/jobs/{job_id}/events")
+@router.get("/jobs/{job_id}/events", responses=_body("text/event-stream"), response_class=Response)
 def events(
     context: Ctx,
     me: Me,
@@ -165,7 +172,7 @@ def events(
     return StreamingResponse(stream, media_type="text/event-stream", headers=headers)
 
 
-@router.get("/jobs/{job_id}/preview")
+@router.get("/jobs/{job_id}/preview", responses=_body("image/png"), response_class=Response)
 def preview(context: Ctx, me: Me, job_id: str) -> Response:
     """The latest preview of a job that is sampling."""
     job = _mine(context, me, job_id)
@@ -174,16 +181,19 @@ def preview(context: Ctx, me: Me, job_id: str) -> Response:
     )
 
 
-@router.get("/artifacts/{artifact_id}")
+@router.get("/artifacts/{artifact_id}", responses=_body("*/*"), response_class=Response)
 def artifact(context: Ctx, me: Me, artifact_id: str, if_none_match: Annotated[str | None, Header()] = None) -> Response:
-    """The bytes of a result, exactly those that were committed."""
-    found = context.store.artifact(_clean(artifact_id), me.id)
+    """The bytes of a result, exactly those that were committed; or of an upload."""
+    wanted = _clean(artifact_id)
+    found = context.store.files([wanted], me.id).get(wanted)
+    if found is None:
+        raise NotFound(f"there is no artifact {wanted[:40]!r}")
     etag = f'"{found.sha256}"'
     headers = {"etag": etag, "cache-control": "private, max-age=31536000, immutable"}
     if if_none_match and etag in (part.strip() for part in if_none_match.split(",")):
         return Response(status_code=304, headers=headers)
     headers |= {
-        "content-disposition": _disposition(f"{found.job_id}-{found.name}"),
+        "content-disposition": _disposition(found.name),
         "x-content-type-options": "nosniff",
     }
     headers["content-security-policy"] = "sandbox; default-src 'none'"
@@ -242,13 +252,19 @@ def change_pool(context: Ctx, me: Me, name: str, change: PoolAction) -> PoolReco
     return pool_record(pool)
 
 
+@router.get("/me")
+def whoami(me: Me) -> UserRecord:
+    """Whose API key this is."""
+    return UserRecord(name=me.name, operator=me.operator)
+
+
 @router.get("/workers")
 def workers(context: Ctx, me: Me) -> list[WorkerRecord]:
     """Who works."""
     return [worker_record(worker) for worker in context.store.workers.all(me.id)]
 
 
-@router.get("/metrics")
+@router.get("/metrics", responses=_body("text/plain"), response_class=Response)
 def metrics(context: Ctx, _me: Me) -> Response:
     """For Prometheus."""
     return Response(context.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import time
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -12,16 +13,14 @@ from pydantic import BaseModel
 
 from perrin import plugins
 from perrin.errors import InvalidInput
-from perrin.modality import Modality, validate
-from perrin.wire import GroupSubmission, Parent, Submission
+from perrin.modality import validate
+from perrin.wire import GroupSubmission, Submission
 from perrin_orchestration.gateway.context import Context
+from perrin_orchestration.inputs import check_parent, given_files, with_artifacts
 from perrin_orchestration.pools import pool_of
 from perrin_orchestration.store import Edge, NewGroup, NewJob, User
 
 __all__ = ["new_group", "new_job"]
-
-SOME_ARTIFACT = "0" * 32
-"""Stands for an artifact that its parent has still to make, while parameters are checked."""
 
 
 def new_job(context: Context, user: User, submission: Submission, idempotency_key: str | None) -> NewJob:
@@ -46,26 +45,35 @@ def new_group(context: Context, user: User, submission: GroupSubmission, idempot
     _check_key(idempotency_key)
     _check_text(label=submission.label)
     context.artifacts.check_room()
-    jobs = []
+    jobs, siblings = [], {job.name: job for job in submission.jobs if job.name is not None}
     for number, job in enumerate(submission.jobs):
         try:
             if job.group is not None:
                 raise InvalidInput("group", job.group, "nothing: these jobs make a group of their own")
-            jobs.append(_job(context, user, job, None, ""))
+            jobs.append(_job(context, user, job, None, "", siblings))
         except InvalidInput as error:
             raise type(error)(f"jobs.{number}.{error.field}", error.got, error.wanted) from None
     return NewGroup(user.id, jobs, submission.label, idempotency_key, _sha256(submission))
 
 
-def _job(context: Context, user: User, submission: Submission, key: str | None, sha256: str) -> NewJob:
+def _job(
+    context: Context,
+    user: User,
+    submission: Submission,
+    key: str | None,
+    sha256: str,
+    siblings: Mapping[str, Submission] | None = None,
+) -> NewJob:
     face = plugins.modality(submission.modality)
     kind = face.format(submission.format) if submission.format is not None else face.formats[0]
-    asked = validate(face, _with_artifacts(face, submission))
+    asked = validate(face, with_artifacts(face, submission))
     card = context.catalogue.card(asked.model or face.default_model, face.name)
     values = asked.resolved(card).model_dump(mode="json")
     _check_text(**values, label=submission.label, name=submission.name, group=submission.group)
     for parent in submission.parents:
         _check_text(parents=parent.job)
+        check_parent(context.store, user, face, parent, values, siblings or {})
+    inputs = given_files(context.store, user, face, values, {parent.parameter for parent in submission.parents})
     return NewJob(
         user_id=user.id,
         modality=face.name,
@@ -82,28 +90,8 @@ def _job(context: Context, user: User, submission: Submission, key: str | None, 
         name=submission.name,
         parents=[Edge(parent.job, parent.parameter, parent.item) for parent in submission.parents],
         group_id=submission.group,
+        inputs=inputs,
     )
-
-
-def _with_artifacts(face: Modality, submission: Submission) -> dict[str, Any]:
-    """The parameters, with something in the place of every artifact that is still to be made."""
-    values = dict(submission.parameters)
-    for parent in submission.parents:
-        name = parent.parameter
-        if name is None:
-            continue
-        _check_parameter(face, parent, name)
-        if name in values:
-            raise InvalidInput(name, values[name], f"nothing: it takes what job {parent.job} makes")
-        values[name] = SOME_ARTIFACT
-    return values
-
-
-def _check_parameter(face: Modality, parent: Parent, name: str) -> None:
-    known = face.parameters.model_fields
-    if name not in known or name in ("model", "sampler"):
-        wanted = ", ".join(field for field in known if field not in ("model", "sampler"))
-        raise InvalidInput("parents.parameter", name, f"a parameter of {face.name} that takes an artifact: {wanted}")
 
 
 def _deadline(submission: Submission) -> float | None:

@@ -7,6 +7,7 @@ is warm in an idle worker elsewhere is left to that worker for `WAIT` seconds. A
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -48,12 +49,15 @@ class Claimer(Part):
         """Take up to ``limit`` queued jobs of ``pools`` for ``lease`` seconds.
 
         Whose, `perrin_orchestration.store.fairness` decides; among one user's, the lowest rank comes first, but for
-        what ``warmth`` changes. Jobs of a paused pool stay where they are.
+        what ``warmth`` changes. Jobs of a paused or blocked pool stay where they are.
         """
         now, names = self._clock(), tuple(pools)
         values = {"owner": owner, "worker": worker, "until": now + lease}
+        tries = itertools.count(1)
 
         def work(connection: Connection) -> tuple[Job, ...]:
+            if next(tries) > 1 and (taken := rows.select(connection, sql.CLAIMED, values)):
+                return tuple(rows.job(row) for row in taken)  # only the reply to the first try's commit was lost
             lines = rows.select(connection, sql.LINES, {"pools": names})
             numbers = tuple(self._turns(connection, lines, limit, now, warmth)) if lines else ()
             if not numbers:

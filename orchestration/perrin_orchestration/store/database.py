@@ -3,7 +3,8 @@
 SQLite runs in WAL mode with ``synchronous=FULL``: a commit that returned survives a power cut. A write takes the write
 lock at its start (``BEGIN IMMEDIATE``), so it never fails half-way for want of it; a read takes none. Writes that come
 from several threads while one is being synced to disk share the next transaction, each behind a savepoint of its own;
-PostgreSQL does that by itself.
+PostgreSQL does that by itself. There a transaction that waits too long, for a lock or for its client, is ended by the
+server: a machine that stands still, or was cut off, in the middle of one must not keep its rows from everybody else.
 """
 
 from __future__ import annotations
@@ -35,6 +36,18 @@ POOL_SIZE = 48
 most transactions."""
 
 _READS = "perrin_reads"
+
+_LIMITS = "-c idle_in_transaction_session_timeout=2000 -c lock_timeout=2000"
+"""In milliseconds. What they end is tried again."""
+
+_PATIENCE = {
+    "connect_timeout": 5,
+    "keepalives_idle": 5,
+    "keepalives_interval": 2,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 10_000,
+}
+"""A server that is gone without a word is noticed after about ten seconds; the system's own answer is two hours."""
 
 
 class _Call:
@@ -119,7 +132,12 @@ class Database:
             raise InvalidInput("PERRIN_DATABASE_URL", self.dialect, "sqlite:///PATH or postgresql+psycopg://...")
         self.path = Path(parsed.database) if self.dialect == "sqlite" and parsed.database else None
         self.name = parsed.render_as_string(hide_password=True)
-        self.engine: Engine = sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=16)
+        options: dict[str, Any] = {}
+        if self.dialect == "postgresql":
+            given = dict(parsed.query)
+            options = {name: value for name, value in _PATIENCE.items() if name not in given}
+            options["options"] = f"{_LIMITS} {given.get('options', '')}".strip()
+        self.engine: Engine = sa.create_engine(parsed, pool_size=POOL_SIZE, max_overflow=16, connect_args=options)
         if self.dialect == "sqlite":
             event.listen(self.engine, "connect", _on_connect)
             event.listen(self.engine, "begin", _on_begin)
@@ -170,8 +188,17 @@ class Database:
 
     @contextmanager
     def connection(self) -> Iterator[Connection]:
-        """A plain connection, for migrations and backups."""
+        """A plain connection, to look at the schema or the clock."""
         with self.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def migration(self) -> Iterator[Connection]:
+        """A transaction that may take, and wait, as long as it likes."""
+        with self.engine.begin() as connection:
+            if self.dialect == "postgresql":
+                connection.exec_driver_sql("SET LOCAL idle_in_transaction_session_timeout = 0")
+                connection.exec_driver_sql("SET LOCAL lock_timeout = 0")
             yield connection
 
     def _patiently(self, engine: Engine, work: Callable[[Connection], T]) -> T:

@@ -33,6 +33,8 @@ class Attempt:
         state: what the job became at its end; None while it goes on.
         error_kind, message: why, if it was not a success.
         stages: in their order.
+        gpu_seconds: seconds of a device that it has taken.
+        joules: energy that it has taken; None if the device does not tell.
     """
 
     epoch: int
@@ -45,6 +47,8 @@ class Attempt:
     error_kind: str | None = None
     message: str = ""
     stages: tuple[Stage, ...] = field(default=())
+    gpu_seconds: float = 0.0
+    joules: float | None = None
 
 
 def attempts(events: Iterable[Event]) -> tuple[Attempt, ...]:

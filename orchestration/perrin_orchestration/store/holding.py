@@ -87,13 +87,23 @@ class Holder(Part):
         if not self.database.write(lambda c: rows.select(c, sql.SAVE, values)):
             raise StaleLease(lease)
 
-    def charge(self, seconds: Mapping[str, float]) -> None:
-        """Write GPU-seconds on the accounts of jobs (by id) and of their users. Wants no lease: used up is used up."""
+    def charge(self, seconds: Mapping[str, float], joules: Mapping[str, float] | None = None) -> None:
+        """Write what jobs (by id) have taken of a device on their accounts, and the seconds on their users'.
+
+        Wants no lease: used up is used up. It counts as taken by the job's last attempt.
+
+        Args:
+            seconds: of the device.
+            joules: for those of these jobs whose device tells.
+        """
+        energy = joules or {}
 
         def work(connection: Connection) -> None:
             bills: dict[str, dict[str, Any]] = {}
             for job_id, spent in sorted(seconds.items()):
-                for row in rows.select(connection, sql.CHARGE_JOB, {"id": job_id, "seconds": spent}):
+                values = {"id": job_id, "seconds": spent, "joules": energy.get(job_id)}
+                for row in rows.select(connection, sql.CHARGE_JOB, values):
+                    execute(connection, sql.CHARGE_ATTEMPT, values | {"epoch": row["epoch"]})
                     bill = bills.setdefault(row["user_id"], {"id": row["user_id"], "seconds": 0.0, "job": 0.0})
                     bill["seconds"] += spent
                     bill["job"] = max(bill["job"], row["gpu_seconds"])
@@ -160,9 +170,10 @@ class Holder(Part):
                 tell(connection, changed, now, message=message)
                 settle(connection, changed, now)
             else:
-                changed = rows.select(connection, sql.TRY_AGAIN, {**values, "run_after": now + pause})
-                again = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
-                tell(connection, changed, now, message=again)
+                again = {"run_after": now + pause, "resume": kind == "storage"}
+                changed = rows.select(connection, sql.TRY_AGAIN, values | again)
+                line = f"{message} (tried again in {pause:g} s, {held['retries'] + 1} of {RETRIES[kind].times})"
+                tell(connection, changed, now, message=line)
 
         self.database.write(work)
 
@@ -241,9 +252,14 @@ def _stopped(connection: Connection, held: RowMapping, now: float) -> None:
     settle(connection, changed, now)
 
 
+_BECOMES: Mapping[str, JobState] = {sql.START: JobState.RUNNING, sql.COMMITTING: JobState.COMMITTING}
+
+
 def _refusal(connection: Connection, lease: LeaseRef, query: str) -> Exception | None:
     """Why a write touched nothing; None if it had been made before, and only its reply was lost."""
     job = one(connection, read.ANY_JOB, {"id": lease.id})
     if query is sql.COMMIT and job.state is JobState.SUCCEEDED and job.epoch == lease.epoch:
+        return None
+    if job.lease == lease and job.state is _BECOMES.get(query):
         return None
     return CancelRequested(job.id) if job.lease == lease and job.cancel_requested else StaleLease(lease)

@@ -14,10 +14,10 @@ somebody else's its writes touch no row and raise `StaleLease`.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 
 from perrin_orchestration.store.claiming import Claimer
+from perrin_orchestration.store.clock import clock_of
 from perrin_orchestration.store.database import Database
 from perrin_orchestration.store.holding import Holder
 from perrin_orchestration.store.keeping import Keeper
@@ -37,18 +37,20 @@ class JobStore(Submitter, Claimer, Holder, Tender, JobReader):
 
     Args:
         url: SQLAlchemy URL of the database, migrated already (`perrin_orchestration.store.schema`).
-        clock: seconds since 1970.
+        clock: seconds since 1970; by default the database's own (`perrin_orchestration.store.clock`).
         patience: seconds a transaction is tried again for while the database is busy or away.
 
     Attributes:
         people: users, their API keys and their accounts.
-        pools: open, paused and draining pools.
+        pools: open, paused, draining and blocked pools.
         workers: the workers' rows.
         keeper: retention.
     """
 
-    def __init__(self, url: str, *, clock: Callable[[], float] = time.time, patience: float = 10.0) -> None:
-        super().__init__(Database(url, patience), clock)
+    def __init__(self, url: str, *, clock: Callable[[], float] | None = None, patience: float = 10.0) -> None:
+        database = Database(url, patience)
+        clock = clock or clock_of(database)
+        super().__init__(database, clock)
         self.people = People(self.database, clock)
         self.pools = Pools(self.database, clock)
         self.workers = Workers(self.database, clock)

@@ -8,6 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
 
+from perrin.inputs import put
 from perrin.wire import JobState
 from perrin_orchestration.store import rows
 from perrin_orchestration.store.database import Database, execute
@@ -80,7 +81,7 @@ def feed(
             continue
         if item >= len(found):
             return f"{edge['parameter']} wants artifact {item} of job {edge['parent_id']}, which made {len(found)}"
-        values[edge["parameter"]] = found[item]
+        values = put(values, edge["parameter"], found[item])
     return values
 
 

@@ -13,12 +13,16 @@ __all__ = [
     "ApiKeyRow",
     "ArtifactRow",
     "Base",
+    "CostRow",
     "EdgeRow",
     "EventRow",
     "GroupRow",
+    "InputRow",
     "JobRow",
     "OutboxRow",
     "PoolRow",
+    "StoreRow",
+    "UploadRow",
     "UserRow",
     "WorkerRow",
 ]
@@ -113,6 +117,7 @@ class JobRow(Base):
     crashes: Mapped[int] = mapped_column(server_default="0")
     retries: Mapped[int] = mapped_column(server_default="0")
     gpu_seconds: Mapped[float] = mapped_column(server_default="0")
+    joules: Mapped[float | None]
 
     stage: Mapped[str | None] = mapped_column(String(16))
     done: Mapped[int] = mapped_column(server_default="0")
@@ -143,6 +148,17 @@ class JobRow(Base):
         _partial("jobs_retry_ix", "retry_of", where="retry_of IS NOT NULL", unique=True),
         _partial("jobs_finished_ix", "finished_at", "state", "pool", "created_at", where="finished_at IS NOT NULL"),
     )
+
+
+class CostRow(Base):
+    """What one attempt at a job has taken of a device."""
+
+    __tablename__ = "costs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    epoch: Mapped[int] = mapped_column(primary_key=True)
+    gpu_seconds: Mapped[float]
+    joules: Mapped[float | None]
 
 
 class GroupRow(Base):
@@ -178,7 +194,7 @@ class EdgeRow(Base):
 
 
 class PoolRow(Base):
-    """A pool of workers: open, paused or draining, and why."""
+    """A pool of workers: open, paused, draining or blocked, and why."""
 
     __tablename__ = "pools"
 
@@ -218,6 +234,43 @@ class ArtifactRow(Base):
     created_at: Mapped[float]
 
     __table_args__ = (UniqueConstraint("job_id", "number"),)
+
+
+class UploadRow(Base):
+    """A file that a user gave; its bytes lie beside those of results. Nothing uses it, or at least one job does."""
+
+    __tablename__ = "uploads"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
+    user_id: Mapped[str] = mapped_column(ForeignKey("users.id"))
+    media_type: Mapped[str] = mapped_column(String(100))
+    size: Mapped[int] = mapped_column(BigInteger)
+    sha256: Mapped[str] = mapped_column(String(64))
+    used: Mapped[bool] = mapped_column(server_default=text("false"))
+    created_at: Mapped[float]
+
+    __table_args__ = (
+        UniqueConstraint("sha256", "user_id", name="uploads_sha256_key"),
+        _partial("uploads_unused_ix", "created_at", where="NOT used"),
+    )
+
+
+class InputRow(Base):
+    """A job takes a file in, an artifact or an upload, at a place of its parameters; not what its parents will make."""
+
+    __tablename__ = "inputs"
+
+    job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id"), primary_key=True)
+    path: Mapped[str] = mapped_column(String(200), primary_key=True)
+    file_id: Mapped[str] = mapped_column(String(32), index=True)
+
+
+class StoreRow(Base):
+    """The store itself, in one row. Its id is also written beside its artifacts, which no other store may clean up."""
+
+    __tablename__ = "store"
+
+    id: Mapped[str] = mapped_column(String(32), primary_key=True)
 
 
 class EventRow(Base):

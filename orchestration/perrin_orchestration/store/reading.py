@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from sqlalchemy.engine import Connection
@@ -15,7 +15,7 @@ from perrin_orchestration.store.history import Attempt, attempts
 from perrin_orchestration.store.life import Part
 from perrin_orchestration.store.queries import reading as queries
 from perrin_orchestration.store.queries.pools import POOL_COUNTS
-from perrin_orchestration.store.values import Artifact, Edge, Event, Group, Job
+from perrin_orchestration.store.values import Artifact, Edge, Event, GivenFile, Group, Job
 
 __all__ = ["About", "JobReader", "mine", "one"]
 
@@ -112,6 +112,12 @@ class JobReader(Part):
         ids = tuple(job_ids)
         return self.database.read(lambda c: _parents(c, ids)) if ids else {}
 
+    def children(self, job_id: str, limit: int = 500) -> tuple[str, ...]:
+        """Ids of the jobs that wait, or waited, for this one, in the order of their submission."""
+        values = {"id": job_id, "limit": limit}
+        found = self.database.read(lambda c: rows.select(c, queries.CHILD_IDS, values))
+        return tuple(row["child_id"] for row in found)
+
     def about(self, jobs: Sequence[Job]) -> dict[str, About]:
         """What is not in the rows of jobs themselves, by id; all of one moment."""
         asked = {job.id: job for job in jobs}
@@ -131,7 +137,9 @@ class JobReader(Part):
         events: list[Event] = []
         while page := self.events(job_id, events[-1].number if events else 0):
             events += page
-        return attempts(events)
+        found = self.database.read(lambda c: rows.select(c, queries.COSTS, {"job_id": job_id}))
+        costs = {row["epoch"]: {"gpu_seconds": row["gpu_seconds"], "joules": row["joules"]} for row in found}
+        return tuple(replace(attempt, **costs.get(attempt.epoch, {})) for attempt in attempts(events))
 
     def events(self, job_id: str, after: int = 0, limit: int = 500) -> tuple[Event, ...]:
         """What happened to a job after its event number ``after``, in order."""
@@ -154,6 +162,12 @@ class JobReader(Part):
         if not found:
             raise NotFound(f"there is no artifact {artifact_id[:40]!r}")
         return rows.artifact(found[0])
+
+    def files(self, ids: Iterable[str], user_id: str) -> dict[str, GivenFile]:
+        """Those of this user's artifacts and uploads that have these ids, by id."""
+        values = {"ids": tuple(ids), "user_id": user_id}
+        found = self.database.read(lambda c: rows.select(c, queries.FILES, values)) if values["ids"] else []
+        return {row["id"]: GivenFile(**row) for row in found}
 
     def counts(self) -> Sequence[tuple[str, str, int, float]]:
         """(state, pool, jobs, time of the oldest) for everything in the store."""

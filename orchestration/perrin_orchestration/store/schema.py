@@ -86,14 +86,14 @@ def upgrade(database: Database, to: str = "head") -> str:
         check(database)
     if database.path is not None:
         database.path.parent.mkdir(parents=True, exist_ok=True)
-    with database.engine.begin() as connection:
+    with database.migration() as connection:
         command.upgrade(_config(connection=connection), to)
     return newest()
 
 
 def downgrade(database: Database, to: str = "base") -> None:
     """Migrate the store back; what the newer revisions added is lost."""
-    with database.engine.begin() as connection:
+    with database.migration() as connection:
         command.downgrade(_config(connection=connection), to)
 
 
@@ -129,11 +129,15 @@ def backup_name(database: Database) -> str:
     return f"perrin-{revision(database)}-{time.strftime('%Y%m%dT%H%M%S', time.gmtime())}-{time.time_ns() % 10**6}.db"
 
 
-def restore(database: Database, source: Path) -> None:
-    """Put a backup in the store's place; nothing may be running on it.
+def restore(database: Database, source: Path) -> int:
+    """Put a backup in the store's place, at the newest revision; nothing may be running on it.
+
+    Returns:
+        How many jobs were held when it was made: they are queued again, and no crash is counted.
 
     Raises:
         InvalidInput: the store is PostgreSQL, or ``source`` is not a backup of a Perrin store.
+        SchemaMismatch: the backup is newer than this Perrin.
     """
     if database.path is None:
         raise InvalidInput("store", database.name, "SQLite; restore a PostgreSQL store with pg_restore")
@@ -147,10 +151,40 @@ def restore(database: Database, source: Path) -> None:
         other.close()
     database.close()
     part = database.path.with_name(database.path.name + ".part")
-    backup(other, part)
-    for suffix in ("-wal", "-shm"):
-        database.path.with_name(database.path.name + suffix).unlink(missing_ok=True)
+    _remove(part, "", *_BESIDE)
+    try:
+        queued = _settled(backup(other, part))
+    except BaseException:
+        _remove(part, "", *_BESIDE)
+        raise
+    _remove(database.path, *_BESIDE)
     part.replace(database.path)
+    return queued
+
+
+_BESIDE = ("-wal", "-shm")
+
+
+def _remove(path: Path, *suffixes: str) -> None:
+    for suffix in suffixes:
+        path.with_name(path.name + suffix).unlink(missing_ok=True)
+
+
+def _settled(copy: Path) -> int:
+    """A copy becomes a store of today, in one file: nobody holds its jobs any more."""
+    from perrin_orchestration.store.jobs import JobStore
+
+    store = JobStore(f"sqlite:///{copy}")
+    try:
+        upgrade(store.database)
+        queued = len(store.let_go("restored from a backup"))
+        with store.database.connection() as connection:
+            connection.exec_driver_sql("COMMIT")
+            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
+    finally:
+        store.close()
+    _durable(copy)
+    return queued
 
 
 def _durable(path: Path) -> None:

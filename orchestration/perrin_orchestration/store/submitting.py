@@ -139,7 +139,7 @@ class Submitter(Part):
 
 
 def _draft(new: NewJob, now: float) -> Draft:
-    return rows.job_values(new, now) | {"edges": list(new.parents)}
+    return rows.job_values(new, now) | {"edges": list(new.parents), "inputs": dict(new.inputs)}
 
 
 def _store_all(connection: Connection, drafts: Sequence[Draft], *, grouped: bool = False) -> None:
@@ -154,11 +154,14 @@ def _store(connection: Connection, drafts: Sequence[Draft], *, grouped: bool = F
     _open_pools(connection, {draft["pool"] for draft in drafts}, now)
     if not grouped:
         _check_groups(connection, {draft["group_id"] for draft in drafts} - {None}, user_id)
+    inputs = _inputs(connection, drafts, user_id)
     values, edges = _resolve(connection, drafts, user_id)
     if execute(connection, sql.INSERT_JOB, values) != len(values):
         return False
     if edges:
         execute(connection, sql.INSERT_EDGE, edges)
+    if inputs:
+        execute(connection, sql.INSERT_INPUT, inputs)
     queued = [item for item in values if item["state"] == "queued"]
     if queued:
         execute(connection, sql.INSERT_OUTBOX, queued)
@@ -180,7 +183,7 @@ def _resolve(connection: Connection, drafts: Sequence[Draft], user_id: str) -> t
     for draft in drafts:
         mine = [rows.edge_values(draft["id"], i, edge.parent, edge) for i, edge in enumerate(draft["edges"])]
         ready = [edge for edge in mine if edge["parent_id"] not in siblings and _ready(edge["parent_id"], parents)]
-        item = {key: value for key, value in draft.items() if key != "edges"}
+        item = {key: value for key, value in draft.items() if key not in ("edges", "inputs")}
         item["parents_left"] = len(mine) - len(ready)
         if ready:
             fed = feed(json.loads(draft["parameters"]), ready, made)
@@ -192,6 +195,27 @@ def _resolve(connection: Connection, drafts: Sequence[Draft], user_id: str) -> t
         values.append(item)
         edges += mine
     return values, edges
+
+
+def _inputs(connection: Connection, drafts: Sequence[Draft], user_id: str) -> list[Draft]:
+    """Rows of the files that jobs take in, which are there, are this user's, and stay while the jobs do."""
+    wanted = {file_id: path for draft in drafts for path, file_id in draft["inputs"].items()}
+    if not wanted:
+        return []
+    whose = {"ids": tuple(sorted(wanted)), "user_id": user_id}
+    found = {row["id"] for row in rows.select(connection, sql.USE_UPLOADS, whose)}
+    makers = {row["job_id"] for row in rows.select(connection, sql.MAKERS, whose)}
+    if makers:
+        rows.select(connection, sql.LOCK_JOBS, {"ids": tuple(sorted(makers)), "user_id": user_id})
+        found |= {row["id"] for row in rows.select(connection, sql.MAKERS, whose)}
+    for file_id, path in wanted.items():
+        if file_id not in found:
+            raise InvalidInput(path, file_id, "the id of one of your artifacts or uploads")
+    return [
+        {"job_id": draft["id"], "path": path, "file_id": file_id}
+        for draft in drafts
+        for path, file_id in draft["inputs"].items()
+    ]
 
 
 def _ready(parent_id: str, parents: Mapping[str, RowMapping]) -> bool:
@@ -279,7 +303,10 @@ def _retries(connection: Connection, row: RowMapping, now: float, ids: dict[str,
     for edge in rows.select(connection, read.EDGES, {"ids": tuple(edges_of)}):
         parent = ids.get(edge["parent_id"]) or _latest(connection, edge["parent_id"])
         edges_of[edge["child_id"]].append(Edge(parent, edge["parameter"], edge["item"]))
-    return [_copy(old, ids[old["id"]], edges_of[old["id"]], now) for old in kept]
+    inputs_of: dict[str, dict[str, str]] = {old["id"]: {} for old in kept}
+    for row in rows.select(connection, read.INPUTS, {"ids": tuple(inputs_of)}):
+        inputs_of[row["job_id"]][row["path"]] = row["file_id"]
+    return [_copy(old, ids[old["id"]], edges_of[old["id"]], inputs_of[old["id"]], now) for old in kept]
 
 
 def _latest(connection: Connection, job_id: str) -> str:
@@ -289,8 +316,10 @@ def _latest(connection: Connection, job_id: str) -> str:
     return job_id
 
 
-def _copy(old: RowMapping, new_id: str, edges: list[Edge], now: float) -> Draft:
+def _copy(old: RowMapping, new_id: str, edges: list[Edge], inputs: Mapping[str, str], now: float) -> Draft:
     deadline = old["deadline"] if old["deadline"] is not None and old["deadline"] > now else None
     same = ("user_id", "modality", "model", "format", "label", "pool", "priority", "request_sha256", "name", "group_id")
-    new = NewJob(**{key: old[key] for key in same}, parameters=json.loads(old["parameters"]), parents=edges)
+    new = NewJob(
+        **{key: old[key] for key in same}, parameters=json.loads(old["parameters"]), parents=edges, inputs=inputs
+    )
     return _draft(replace(new, deadline=deadline), now) | {"id": new_id, "retry_of": old["id"]}

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
+import math
+import time
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -33,12 +36,15 @@ class Tender(Part):
             NotFound: this user has no such job.
             Conflict: it has ended, or was asked to stop before.
         """
-        now = self._clock()
+        now, tries = self._clock(), itertools.count(1)
 
         def work(connection: Connection) -> Job:
+            again = next(tries) > 1
             job = mine(connection, job_id, user_id)
             if not _cancel(connection, job_id, user_id, now):
                 as_is = mine(connection, job_id, user_id)
+                if again and as_is.cancel_requested:  # this did it, and only the reply to its commit was lost
+                    return as_is
                 raise Conflict(
                     f"job {job.id} has {as_is.state} already: there is nothing to cancel"
                     if as_is.state.terminal
@@ -55,17 +61,20 @@ class Tender(Part):
             NotFound: this user has no such group.
             Conflict: all of it has ended, or was asked to stop before.
         """
-        now = self._clock()
+        now, seen = self._clock(), [0]
 
         def work(connection: Connection) -> int:
             values = {"group_id": group_id, "user_id": user_id}
             if not rows.select(connection, read.GROUP, {"id": group_id, "user_id": user_id}):
                 raise NotFound(f"there is no group {group_id[:40]!r}")
             live = rows.select(connection, sql.LIVE_IN_GROUP, values)
+            if not live and seen[0]:  # as with a single job
+                return seen[0]
             if not live:
                 raise Conflict(f"group {group_id} has ended or was asked to stop already: there is nothing to cancel")
             for row in live:  # some of them end because their parent does, before their turn comes
                 _cancel(connection, row["id"], user_id, now)
+            seen[0] = len(live)
             return len(live)
 
         return self.database.write(work)
@@ -109,10 +118,14 @@ class Tender(Part):
 
         return self.database.write(work) if self.database.read(lambda c: rows.select(c, leases.IDLE_USERS)) else 0
 
-    def expire_leases(self) -> tuple[Job, ...]:
+    def expire_leases(self, within: float = math.inf) -> tuple[Job, ...]:
         """Take back every job whose lease ran out; fail those not begun at their deadline, stop those not finished.
 
         An expired lease counts as a crash: its job is queued again, or quarantined after `CRASHES_ALLOWED`.
+
+        Args:
+            within: seconds in which the store must let it write, or it takes nothing: what kept this waiting has kept
+                holders from renewing.
 
         Returns:
             The jobs that nobody holds any more, as they are now.
@@ -120,12 +133,16 @@ class Tender(Part):
         now = {"now": self._clock()}
         lapsed = self.database.read(lambda c: rows.select(c, sql.LAPSED, now))
         late = self.database.read(lambda c: rows.select(c, sql.TOO_LATE, now))
+        began = time.monotonic()
+        lapsed_now = sql.EXPIRED_SQLITE if self.database.dialect == "sqlite" else sql.EXPIRED_POSTGRESQL
 
         def work(connection: Connection) -> tuple[Job, ...]:
+            expired = rows.select(connection, lapsed_now, now)
+            if time.monotonic() - began > within:
+                return ()
             overdue = rows.select(connection, sql.OVERDUE, now)
             tell(connection, overdue, now["now"], message="not begun at its deadline")
             settle(connection, overdue, now["now"])
-            expired = rows.select(connection, sql.EXPIRED, now)
             back = [self._take_back(connection, row, True, "its lease ran out") for row in expired]
             running = rows.select(connection, sql.OVERDUE_HELD, now)
             tell(connection, running, now["now"], message="asked to stop at its deadline")
@@ -146,6 +163,20 @@ class Tender(Part):
         def work(connection: Connection) -> tuple[Job, ...]:
             held = rows.select(connection, sql.HELD_BY, {"owner": owner})
             back = [self._take_back(connection, row, row["id"] in guilty, how) for row in held]
+            return tuple(rows.job(row) for found in back for row in found)
+
+        return self.database.write(work)
+
+    def let_go(self, why: str) -> tuple[Job, ...]:
+        """Take back every job that is held, and count no crash: its holder belongs to another time.
+
+        Args:
+            why: for the events.
+        """
+
+        def work(connection: Connection) -> tuple[Job, ...]:
+            held = rows.select(connection, sql.HELD)
+            back = [self._take_back(connection, row, False, why) for row in held]
             return tuple(rows.job(row) for found in back for row in found)
 
         return self.database.write(work)

@@ -15,6 +15,7 @@ __all__ = [
     "Done",
     "Edge",
     "Event",
+    "GivenFile",
     "Group",
     "Job",
     "LeaseRef",
@@ -92,6 +93,7 @@ class NewJob:
         name: what it is called within its group.
         parents: what it waits for.
         group_id: a group of the same user that it is added to.
+        inputs: ids of the artifacts and uploads that it takes in, by their place in the parameters.
     """
 
     user_id: str
@@ -109,6 +111,7 @@ class NewJob:
     name: str | None = None
     parents: Sequence[Edge] = ()
     group_id: str | None = None
+    inputs: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +155,7 @@ class Job:
         crashes: how often the process that ran it died.
         retries: how often it was tried again after failing.
         gpu_seconds: seconds of a device that it has taken, in all attempts.
+        joules: energy that it has taken, in all attempts, of devices that tell; None if none did.
         stage, done, total: the last progress known; stage is None before any.
         event_count: number of the last event.
         saved_sha256: hash of the last saved sampler state, or None.
@@ -187,6 +191,7 @@ class Job:
     crashes: int
     retries: int
     gpu_seconds: float
+    joules: float | None
     stage: str | None
     done: int
     total: int
@@ -252,6 +257,17 @@ class Artifact:
 
 
 @dataclass(frozen=True, slots=True)
+class GivenFile:
+    """A file that a job may take in: an artifact, or an upload. ``name`` is what it would be called on disk."""
+
+    id: str
+    name: str
+    media_type: str
+    size: int
+    sha256: str
+
+
+@dataclass(frozen=True, slots=True)
 class Event:
     """Something that happened to a job; ``owner`` held it then, under ``epoch``, or None did."""
 
@@ -286,7 +302,8 @@ class Pool:
 
     Attributes:
         name: what workers and jobs call it.
-        state: ``open``, ``paused`` (nothing is claimed) or ``draining`` (nothing is submitted).
+        state: ``open``, ``paused`` (nothing is claimed), ``draining`` (nothing is submitted) or ``blocked`` (nothing is
+            claimed, for results cannot be written; opens by itself).
         reason: why, in somebody's words.
         changed_at: since when.
         states: how many of its jobs are in each state before an end.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -24,7 +24,8 @@ def _submit(
     """Submit the jobs of a file, all or none. Prints the group's id.
 
     A job has modality, parameters, and if need be name and parents; a parent has job (a name of the file, or an id),
-    parameter (takes the id of what the parent made) and item.
+    parameter (takes what the parent made) and item. Where a parameter takes a file, a path is meant from this file's
+    folder, and what lies there is uploaded.
     """
     import yaml
 
@@ -43,10 +44,24 @@ def _submit(
         raise InvalidInput(str(file), asked, wanted)
     label = asked.get("label", "") if isinstance(asked, dict) else ""
     with Client() as client:
-        made = client.submit_group(jobs, label=label)
+        schemas = {info.name: info.parameters for info in client.modalities()}
+        made = client.submit_group([_with_paths(job, schemas, file.parent) for job in jobs], label=label)
         print(made.id, flush=True)
         if wait:
             made.wait()
+
+
+def _with_paths(job: dict[str, Any], schemas: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
+    from perrin.inputs import filled, is_id
+
+    schema, parameters = schemas.get(str(job.get("modality"))), job.get("parameters")
+    if schema is None or not isinstance(parameters, dict):
+        return job
+
+    def path(slot: Any) -> Any:
+        return folder / slot.value if isinstance(slot.value, str) and not is_id(slot.value) else slot.value
+
+    return {**job, "parameters": filled(schema, parameters, path)}
 
 
 @group.command("list")

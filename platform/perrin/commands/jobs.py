@@ -138,7 +138,7 @@ def _history(attempts: list[AttemptRecord]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for name in ("attempt", "worker", "claimed", "took", "stages", "became", "why"):
+    for name in ("attempt", "worker", "claimed", "took", "energy", "stages", "became", "why"):
         table.add_column(name, overflow="fold")
     for attempt in attempts:
         stages = [f"{stage.name} {_seconds(stage.began_at, stage.ended_at)}".strip() for stage in attempt.stages]
@@ -147,11 +147,16 @@ def _history(attempts: list[AttemptRecord]) -> Any:
             attempt.worker or "",
             f"{attempt.claimed_at:%Y-%m-%d %H:%M:%S} UTC",
             _seconds(attempt.claimed_at, attempt.ended_at),
+            _joules(attempt.joules),
             ", ".join(stages),
             str(attempt.state or "goes on"),
             plain(attempt.message),
         )
     return table
+
+
+def _joules(joules: float | None) -> str:
+    return "" if joules is None else f"{joules / 1000:.2f} kJ" if joules >= 1000 else f"{joules:.1f} J"
 
 
 def _seconds(began: datetime, ended: datetime | None) -> str:
@@ -196,6 +201,7 @@ def _details(record: JobRecord) -> Any:
         "not before": f"{record.run_after:%Y-%m-%d %H:%M:%S} UTC" if record.run_after else "",
         "deadline": f"{record.deadline:%Y-%m-%d %H:%M:%S} UTC" if record.deadline else "",
         "device": f"{record.gpu_seconds:.1f} s" if record.gpu_seconds else "",
+        "energy": _joules(record.joules),
         "error": plain(record.error.message) if record.error else "",
     }
     rows |= {f"  {name}": plain(str(value)) for name, value in record.parameters.items() if value is not None}

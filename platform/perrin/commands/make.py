@@ -43,9 +43,7 @@ Deadline = Annotated[
 ]
 Parents = Annotated[
     list[str] | None,
-    typer.Option(
-        "--parent", help="A job to wait for; parameter NAME takes its artifact's id.", metavar="ID[:PARAMETER]"
-    ),
+    typer.Option("--parent", help="A job to wait for; PARAMETER takes what it makes.", metavar="ID[:PARAMETER]"),
 ]
 Group = Annotated[str | None, typer.Option("--group", help="Id of the group to add it to.", metavar="ID")]
 Key = Annotated[
@@ -93,12 +91,13 @@ def _generate_command(name: str) -> Callable[..., None]:
 
 def _generate(face: Modality, values: dict[str, Any], out: str | None, device: str | None) -> None:
     from perrin.files import check_free, check_writable, numbered
+    from perrin.inputs import local_files
     from perrin.local import load
     from perrin.modality import validate
     from perrin.progress import StageBar
     from perrin.settings import Settings
 
-    asked = validate(face, values)
+    asked = validate(face, local_files(face.input_schema, values)[0])
     target = Path(out or "").expanduser()
     if not target.suffix:
         raise InvalidInput("out", out, "a file name that ends in " + " or ".join(f".{f.name}" for f in face.formats))

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from perrin.fields import Field, convert
+from perrin.inputs import is_id
 
 __all__ = ["given", "with_options"]
 
@@ -38,17 +40,21 @@ def with_options(function: Callable[..., None], fields: Sequence[Field], own: Ma
 
 
 def given(fields: Sequence[Field], values: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters that were given, as JSON values."""
+    """The parameters that were given, as JSON values; and what is to be a file and no id, as paths."""
     result: dict[str, Any] = {}
     for field in fields:
         value = values.get(field.name)
         if value is None or value == []:
             continue
         if isinstance(value, list):
-            result[field.name] = [convert(field, item) for item in value]
+            result[field.name] = [_value(field, item) for item in value]
         else:
-            result[field.name] = convert(field, value) if isinstance(value, str) else value
+            result[field.name] = _value(field, value) if isinstance(value, str) else value
     return result
+
+
+def _value(field: Field, text: str) -> Any:
+    return Path(text) if field.accepts and not is_id(text) else convert(field, text)
 
 
 def _annotation(field: Field) -> Any:
@@ -59,6 +65,7 @@ def _annotation(field: Field) -> Any:
     if field.kind == "boolean":
         return Annotated[bool | None, typer.Option(f"--{name}/--no-{name}", help=_help(field), rich_help_panel=panel)]
     metavar = "|".join(map(str, field.choices)) if 0 < len(field.choices) <= 6 else _METAVARS.get(field.items, "TEXT")
+    metavar = "FILE|ID" if field.accepts else metavar
     option = typer.Option(f"--{name}", help=_help(field), metavar=metavar, rich_help_panel=panel)
     return Annotated[list[str] | None, option] if field.kind == "array" else Annotated[str | None, option]
 
@@ -70,6 +77,8 @@ def _help(field: Field) -> str:
         parts.append(field.range[:1].upper() + field.range[1:])
     elif len(field.choices) > 6:
         parts.append("One of " + ", ".join(map(str, field.choices)))
+    if field.accepts:
+        parts.append("Takes " + ", ".join(field.accepts))
     if field.kind == "array":
         parts.append("Give it again for more")
     if field.default not in (None, ""):

@@ -17,7 +17,8 @@ from perrin.engine.fair import Line
 from perrin.engine.flight import Flight
 from perrin.engine.memory import Gauge, Models, gauge_of, key_of
 from perrin.engine.sampler import Sampler
-from perrin.errors import Conflict, NotFound
+from perrin.errors import Conflict, InvalidInput, NotFound
+from perrin.inputs import slots
 from perrin.modality import Modality, Runtime
 from perrin.models import ModelCard, find
 
@@ -117,12 +118,15 @@ class Engine:
 
         Raises:
             Conflict: a request of this id is here already.
-            InvalidInput: unknown modality, model, format or parameter.
+            InvalidInput: unknown modality, model, format or parameter, or a file that is not there.
         """
         if request.id in self._flights or request.id in self._paused or request.id in self._line:
             raise Conflict(f"request {request.id} is in flight already")
         face = plugins.modality(request.modality)
         parameters = face.parameters.model_validate(dict(request.parameters))
+        for slot in slots(face.input_schema, parameters.model_dump(mode="json")) if face.takes_files else ():
+            if slot.path not in request.inputs:
+                raise InvalidInput(slot.path, slot.value, "its file as well, among the request's inputs")
         card = self._card(parameters.model or face.default_model, face.name)
         flight = Flight(request, face, card, parameters.resolved(card), face.format(request.format), key_of(card))
         self._admitted[request.id] = flight

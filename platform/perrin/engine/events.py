@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from perrin.inputs import InputFile
 
 __all__ = [
     "STAGES",
@@ -42,6 +45,7 @@ class Request:
         deadline: when it should be done, in seconds on the engine's clock; it goes before everything else once it would
             be late at its present pace.
         strict: share no network call, so that the result has the bits of this request run by itself.
+        inputs: the files that its parameters name, by their place there; see `perrin.inputs`.
     """
 
     id: str
@@ -55,6 +59,7 @@ class Request:
     priority: int = 0
     deadline: float | None = None
     strict: bool = False
+    inputs: Mapping[str, InputFile] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from typing import Any
 
 from perrin.engine.events import Event, File, Finished, Progress, Request
 from perrin.errors import InvalidInput
+from perrin.inputs import put
 from perrin.modality import Format, Modality, Parameters, Runtime
 from perrin.models import ModelCard
 
@@ -59,7 +60,7 @@ class Flight:
         """Start its run, or go on with the one it was saved from."""
         rid = self.request.id
         self.runtime = runtime
-        run = runtime.start(self.parameters)
+        run = runtime.start(self.parameters, *self._inputs())
         if self.request.state is not None:
             run.restore(self.request.state)
         self.run, self.shown = run, now
@@ -76,7 +77,7 @@ class Flight:
 
     def decode(self) -> list[Event]:
         """Make the results."""
-        self.results = self.runtime.decode(self.run.result, self.parameters)
+        self.results = self.runtime.decode(self.run.result, self.parameters, *self._inputs())
         for result in self.results:
             self.runtime.check(result)
         self.stage = "write"
@@ -98,6 +99,10 @@ class Flight:
             events.append(Finished(rid, tuple(self.files), tuple(results)))
         return events
 
+    def _inputs(self) -> tuple[Any, ...]:
+        """For runtimes of modalities that take files, those of this request."""
+        return (self.request.inputs,) if self.face.takes_files else ()
+
     def _metadata(self, items: tuple[int, ...]) -> dict[str, Any]:
         """Everything needed to make these items again: for one item, its own seed and a count of one."""
         from perrin import __version__
@@ -105,6 +110,8 @@ class Flight:
         values = self.parameters.model_dump(mode="json")
         if self.parameters.seed is None:
             raise InvalidInput("seed", None, "an integer: resolve the parameters before running them")
+        for path, file in self.request.inputs.items():  # ids are of one platform; what a file was made of is not
+            values = put(values, path, f"sha256:{file.sha256}")
         if len(items) == 1:
             values |= {"seed": self.parameters.seed + items[0], "count": 1}
         return {

@@ -9,6 +9,7 @@ The checkpoint is one safetensors file with weights, averaged weights and optimi
 from __future__ import annotations
 
 import contextlib
+import copy
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -16,7 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor
 
+from perrin.diffusion.state import Fields
 from perrin.errors import SamplingError
 from perrin.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpoint
 from perrin.training.ema import Averages
@@ -24,7 +27,7 @@ from perrin.training.journal import Journal
 from perrin.training.recipe import Stage
 from perrin.training.task import Task
 
-__all__ = ["CHECKPOINT", "Trained", "learning_rate", "run_stage"]
+__all__ = ["CHECKPOINT", "Trained", "learning_rate", "placed", "run_stage"]
 
 
 class Trained(NamedTuple):
@@ -98,7 +101,7 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             loss = torch.zeros((), device=accelerator.device)
             for part in range(first, first + stage.accumulate):
                 key = [seed, step, part] if parts > 1 else [seed, step]
-                batch = task.batch(stage.batch // parts, np.random.default_rng(key))
+                batch = placed(task.batch(stage.batch // parts, np.random.default_rng(key)), accelerator.device)
                 generator = torch.Generator().manual_seed((seed * 1_000_003 + step) * parts + part)
                 waits = part + 1 < first + stage.accumulate
                 with accelerator.no_sync(trained) if waits else contextlib.nullcontext():
@@ -126,9 +129,12 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             if main and step % stage.evaluate_every == 0:
                 averages.snapshot(out / "averages", step)
                 if step < last:
-                    journal.evaluation(step, task, averages.network)
-        measured = journal.evaluation(step, task, averages.network) if main else {}
-    return Trained(averages.network, step, measured)
+                    journal.evaluation(step, task, _at_rest(averages.network))
+        if main and step % stage.evaluate_every:
+            averages.snapshot(out / "averages", step)
+        network = _at_rest(averages.network)
+        measured = journal.evaluation(step, task, network) if main else {}
+    return Trained(network, step, measured)
 
 
 def _accelerator(stage: Stage) -> Any:
@@ -138,6 +144,26 @@ def _accelerator(stage: Stage) -> Any:
     AcceleratorState._reset_state()  # accelerate keeps the first stage's precision for the whole process otherwise
     # Whether bf16 runs here is the CPU's affair; accelerate asks for it by the same name everywhere.
     return Accelerator(mixed_precision=stage.precision, cpu=not torch.cuda.is_available())
+
+
+def placed(batch: Any, device: torch.device) -> Any:
+    """``batch`` with every tensor in it on ``device``: tensors, fields, and any nesting of tuples, lists and dicts."""
+    if isinstance(batch, Fields):
+        mask = None if batch.mask is None else batch.mask.to(device)
+        return Fields({name: tensor.to(device) for name, tensor in batch.items()}, mask)
+    if isinstance(batch, tuple | list):
+        parts = [placed(part, device) for part in batch]
+        return type(batch)(*parts) if hasattr(batch, "_fields") else type(batch)(parts)
+    if isinstance(batch, Mapping):
+        return {key: placed(part, device) for key, part in batch.items()}
+    return batch.to(device) if isinstance(batch, Tensor) else batch
+
+
+def _at_rest(network: torch.nn.Module) -> torch.nn.Module:
+    """``network`` on the CPU, where a task measures and publishes it; a copy, if it is elsewhere."""
+    if all(tensor.device.type == "cpu" for tensor in network.parameters()):
+        return network
+    return copy.deepcopy(network).cpu()
 
 
 def _laid_out(network: torch.nn.Module, stage: Stage) -> torch.nn.Module:

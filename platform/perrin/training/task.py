@@ -43,7 +43,7 @@ class Task(Protocol):
         ...
 
     def batch(self, size: int, generator: np.random.Generator) -> Any:
-        """A batch on the CPU."""
+        """A batch on the CPU; the loop puts it on the network's device."""
         ...
 
     def loss(self, network: nn.Module, batch: Any, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -51,9 +51,9 @@ class Task(Protocol):
         ...
 
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
-        """Measure the averaged ``network``; draw what it makes into the PNG at ``path``."""
+        """Measure the averaged ``network``, on the CPU; draw what it makes into the PNG at ``path``."""
         ...
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
-        """Write the weights to ship into ``folder``; return the fields of the model card that this stage knows."""
+        """Write the weights to ship, which lie on the CPU, into ``folder``; return what the card says of this stage."""
         ...

@@ -17,7 +17,7 @@ from served import Served, error, serve, submit
 from perrin import wire
 from perrin.settings import Settings
 from perrin_orchestration.gateway.answers import MAX_BODY
-from perrin_orchestration.store import JobStore
+from perrin_orchestration.store import JobStore, schema
 
 
 def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> None:
@@ -31,7 +31,7 @@ def test_the_catalogue_is_served_from_the_plugins_faces(ann: httpx.Client) -> No
 def test_health_is_open_and_everything_else_wants_a_key(served: Served) -> None:
     with httpx.Client(base_url=served.url + "/v1", trust_env=False, timeout=60) as nobody:
         health = wire.Health(**nobody.get("/health").json())
-        assert (health.ok, health.schema_revision) == (True, "0002")
+        assert (health.ok, health.schema_revision) == (True, schema.newest())
         for path in (
             "/modalities",
             "/models",
@@ -96,7 +96,7 @@ BAD: list[tuple[Any, int, str, str]] = [
         {"modality": "dots", "parents": [{"job": "x", "parameter": "model"}]},
         422,
         "parents.parameter",
-        "takes an artifact",
+        "takes a file: start, more",
     ),
     ({"modality": "dots", "group": "none"}, 422, "group", "the id of one of your groups"),
     ({"modality": "dots", "group": "a\0b"}, 422, "group", "without null"),

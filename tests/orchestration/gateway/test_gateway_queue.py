@@ -49,24 +49,24 @@ def test_a_job_waits_for_its_time_and_its_parents(served: Served, ann: httpx.Cli
     assert (later["state"], later["position"]) == ("waiting", None)
     ann.post(f"/jobs/{later['id']}/cancel")
     parent = submit(ann)
-    asked = {"modality": "dots", "parents": [{"job": parent["id"], "parameter": "prompt"}]}
+    asked = {"modality": "dots", "parents": [{"job": parent["id"], "parameter": "start"}]}
     child = ann.post("/jobs", json=asked).json()
-    assert (child["state"], child["parents"]) == ("waiting", [{"job": parent["id"], "parameter": "prompt", "item": 0}])
+    assert (child["state"], child["parents"]) == ("waiting", [{"job": parent["id"], "parameter": "start", "item": 0}])
     served.run()
     made = ann.get(f"/jobs/{parent['id']}").json()["artifacts"][0]["id"]
     fed = ann.get(f"/jobs/{child['id']}").json()
-    assert (fed["state"], fed["parameters"]["prompt"]) == ("queued", made)
+    assert (fed["state"], fed["parameters"]["start"]) == ("queued", made)
 
 
 def test_a_group_is_submitted_seen_and_cancelled(served: Served, ann: httpx.Client, bob: httpx.Client) -> None:
-    jobs = [{"modality": "dots", "name": "a"}, {"modality": "dots", "parents": [{"job": "a", "parameter": "prompt"}]}]
+    jobs = [{"modality": "dots", "name": "a"}, {"modality": "dots", "parents": [{"job": "a", "parameter": "start"}]}]
     key = {"Idempotency-Key": "group"}
     first, second = (ann.post("/groups", json={"jobs": jobs, "label": "two"}, headers=key) for _ in range(2))
     assert (first.status_code, second.status_code) == (201, 200)
     group = wire.GroupRecord(**first.json())
     assert wire.GroupRecord(**second.json()).id == group.id
     assert dict(group.states) == {"queued": 1, "waiting": 1}
-    assert [job.parents for job in group.jobs] == [[], [wire.Parent(job=group.jobs[0].id, parameter="prompt")]]
+    assert [job.parents for job in group.jobs] == [[], [wire.Parent(job=group.jobs[0].id, parameter="start")]]
     assert ann.get("/groups").json()[0] == group.model_dump(mode="json") | {"jobs": []}
     for path in (f"/groups/{group.id}", "/groups/none"):
         assert bob.get(path).status_code == 404
@@ -89,10 +89,10 @@ BAD_GROUPS: list[tuple[Any, str, str]] = [
     ({"jobs": [DOT | {"name": "a", "parents": [{"job": "a"}]}]}, "parents", "waits for itself"),
     ({"jobs": [DOT | {"parents": [{"job": "nobody"}]}]}, "parents", "the id of one of your jobs"),
     ({"jobs": [DOT | {"parents": [{"job": "a", "parameter": "sides"}]}]}, "jobs.0.parents.parameter", "a parameter of"),
-    ({"jobs": [DOT | {"parents": [{"job": "a", "parameter": "radius"}]}]}, "jobs.0.radius", "got"),
+    ({"jobs": [DOT | {"parents": [{"job": "a", "parameter": "radius"}]}]}, "jobs.0.parents.parameter", "start, more"),
     (
-        {"jobs": [DOT | {"parameters": {"prompt": "x"}, "parents": [{"job": "a", "parameter": "prompt"}]}]},
-        "jobs.0.prompt",
+        {"jobs": [DOT | {"parameters": {"start": "x"}, "parents": [{"job": "a", "parameter": "start"}]}]},
+        "jobs.0.start",
         "it takes what job a makes",
     ),
     ({"jobs": [DOT], "label": "a\0b"}, "label", "without null"),
@@ -137,3 +137,17 @@ def test_pools_are_paused_drained_and_resumed_by_operators_alone(served: Served,
         ):
             bad = olga.post(path, json=body)
             assert (bad.status_code, error(bad)["field"]) == (422, field)
+
+
+def test_a_job_tells_of_its_children_and_a_key_of_its_user(
+    served: Served, ann: httpx.Client, bob: httpx.Client
+) -> None:
+    parent = ann.post("/jobs", json={"modality": "dots"}).json()
+    assert parent["children"] == []
+    below = [
+        ann.post("/jobs", json={"modality": "dots", "parents": [{"job": parent["id"]}]}).json()["id"] for _ in range(2)
+    ]
+    assert ann.get(f"/jobs/{parent['id']}").json()["children"] == below
+    assert ann.get("/me").json() == {"name": "ann", "operator": False}
+    assert bob.get("/me").json()["name"] == "bob"
+    ann.post(f"/jobs/{parent['id']}/cancel").raise_for_status()

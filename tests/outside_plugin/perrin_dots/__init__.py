@@ -2,25 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Literal
+import time
+from typing import Annotated, Literal
 
 from pydantic import Field
 
+from perrin.inputs import Input
 from perrin.modality import Format, Modality, Parameters, View
 
 __all__ = ["DotsParameters", "modality"]
 
 
 class DotsParameters(Parameters):
-    """What a person can ask of ``dots``; the last three exist for tests of the platform."""
+    """What a person can ask of ``dots``; the last four exist for tests of the platform."""
 
     prompt: str = Field("", max_length=200, title="Prompt", description="Only its length matters.")
+    start: Annotated[str, Input("image/x-portable-graymap")] | None = Field(
+        None, title="Start", description="A picture that shines through."
+    )
+    more: list[Annotated[str, Input("image/x-portable-*")]] = Field(
+        [], max_length=3, title="More", description="Further pictures that shine through."
+    )
     radius: int = Field(6, ge=1, le=16, title="Radius", description="Radius of the dot, in pixels.")
     delay: float = Field(0.0, ge=0, le=10, title="Delay", description="Seconds that each step takes.")
+    slow: Literal["step", "encode", "decode", "write"] = Field(
+        "step", title="Slow", description="The stage that takes the delay."
+    )
     trouble: Literal["none", "crash", "fail", "degenerate", "memory", "hang"] = Field(
         "none", title="Trouble", description="What goes wrong, half-way."
     )
     once: str = Field("", max_length=500, title="Once", description="A file that ends the trouble by being there.")
+
+    def linger(self, stage: str) -> None:
+        """Take the delay, if it is this stage's."""
+        if self.slow == stage and self.delay:  # libfaketime minds a sleep of nothing
+            time.sleep(self.delay)
 
 
 modality = Modality(

@@ -1,4 +1,8 @@
-"""The runtime of ``dots``: each step moves half of the way from noise to the disc, and draws a little noise."""
+"""The runtime of ``dots``: each step moves half of the way from noise to the disc, and draws a little noise.
+
+Two variables of the environment exist for tests of the platform: PERRIN_DOTS_LOAD, the seconds that loading takes, and
+PERRIN_DOTS_TRACE, a file that gets a line for every step: when, which process, which seed, which row.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +19,8 @@ from typing import Any, Self
 
 import numpy as np
 
-from perrin.errors import Degenerate
+from perrin.errors import Degenerate, InvalidInput
+from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard
 from perrin_dots import DotsParameters
@@ -28,13 +33,15 @@ SIZE = 32
 class DotsRun:
     """One request in flight: its whole state is (x, row); noise is keyed by (seed, item, row)."""
 
-    def __init__(self, parameters: DotsParameters) -> None:
+    def __init__(self, parameters: DotsParameters, pictures: Sequence[Any] = ()) -> None:
         self._p = parameters
         self.plan = tuple(range(parameters.steps or 10))
         self.row = 0
         self._x = np.stack([self._noise(i, 0) for i in range(parameters.count)])
         y, x = np.mgrid[:SIZE, :SIZE] - SIZE // 2
         self._target = (np.hypot(x, y) <= parameters.radius).astype(np.float64)
+        for picture in pictures:
+            self._target = 0.5 * (self._target + picture)
 
     def _noise(self, item: int, row: int) -> Any:
         rng = np.random.Generator(np.random.Philox(key=[(self._p.seed or 0) + item, row]))
@@ -45,7 +52,8 @@ class DotsRun:
         return self.row >= len(self.plan)
 
     def step(self) -> None:
-        time.sleep(self._p.delay)
+        self._p.linger("step")
+        _trace(self._p.seed or 0, self.row)
         if self.row == len(self.plan) // 2:
             self._make_trouble()
         left = 1 - (self.row + 1) / len(self.plan)
@@ -94,15 +102,19 @@ class DotsRuntime:
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
+        if seconds := os.environ.get("PERRIN_DOTS_LOAD"):
+            time.sleep(float(seconds))
         return cls()
 
-    def start(self, parameters: DotsParameters) -> DotsRun:
-        return DotsRun(parameters)
+    def start(self, parameters: DotsParameters, inputs: Mapping[str, InputFile]) -> DotsRun:
+        parameters.linger("encode")
+        return DotsRun(parameters, [_picture(place, file.data) for place, file in sorted(inputs.items())])
 
     def preview(self, clean: Any) -> bytes | None:
         return _png(_bytes(clean[0]))
 
-    def decode(self, clean: Any, parameters: DotsParameters) -> Sequence[Any]:
+    def decode(self, clean: Any, parameters: DotsParameters, inputs: Mapping[str, InputFile]) -> Sequence[Any]:
+        parameters.linger("decode")
         if parameters.trouble == "degenerate":
             return [np.zeros((SIZE, SIZE)) for _ in clean]
         return list(clean)
@@ -112,11 +124,29 @@ class DotsRuntime:
             raise Degenerate("the picture is one flat colour")
 
     def export(self, results: Sequence[Any], format: Format, metadata: Mapping[str, Any]) -> bytes:
+        asked = metadata["parameters"]
+        if asked["slow"] == "write":
+            time.sleep(asked["delay"])
         comment = json.dumps(dict(metadata), sort_keys=True)
         if format.name == "txt":
             rows = ("\n".join("".join("#" if v > 0.5 else "." for v in row) for row in r) for r in results)
             return (comment + "\n" + "\n\n".join(rows) + "\n").encode()
         return f"P5\n# {comment}\n{SIZE} {SIZE}\n255\n".encode() + _bytes(results[0])
+
+
+def _trace(seed: int, row: int) -> None:
+    if path := os.environ.get("PERRIN_DOTS_TRACE"):
+        with Path(path).open("a") as stream:
+            stream.write(f"{time.monotonic()} {os.getpid()} {seed} {row}\n")
+
+
+def _picture(place: str, data: bytes) -> Any:
+    """A PGM of the only size there is, as it is written here."""
+    header = f"\n{SIZE} {SIZE}\n255\n".encode()
+    found, _, pixels = data.partition(header)
+    if not found.startswith(b"P5") or len(pixels) != SIZE * SIZE:
+        raise InvalidInput(place, f"a file of {len(data)} bytes", f"a PGM picture of {SIZE} by {SIZE} pixels")
+    return np.frombuffer(pixels, np.uint8).reshape(SIZE, SIZE) / 255
 
 
 def _bytes(picture: Any) -> bytes:

@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -19,9 +20,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import nn
 
+from perrin.diffusion.state import Fields
 from perrin.errors import Conflict, InvalidInput, NotFound, SamplingError
 from perrin.training.ema import Averages, gamma_of_width
-from perrin.training.loop import CHECKPOINT, learning_rate, run_stage
+from perrin.training.loop import CHECKPOINT, learning_rate, placed, run_stage
 from perrin.training.recipe import Recipe, Stage, read_recipe
 
 STAGE = Stage(
@@ -73,6 +75,31 @@ import test_training as t
 delay, changes = float(sys.argv[3]), json.loads(sys.argv[4])
 t.run_stage(t.STAGE.model_copy(update=changes), t.Line(delay), Path(sys.argv[2]), 1, lambda *a: None)
 """
+
+
+def test_the_end_of_a_run_is_among_the_snapshots_wherever_it_stops(tmp_path: Path) -> None:
+    stage = STAGE.model_copy(update={"ema_snapshots": True})
+    run_stage(stage, Line(), tmp_path, 1, lambda *a: None, steps=41)
+    assert {path.name[:8] for path in (tmp_path / "averages").glob("*.safetensors")} == {"00000030", "00000041"}
+
+
+class Pair(NamedTuple):
+    state: Fields
+    rest: dict[str, object]
+
+
+def test_a_batch_goes_to_the_device_whole() -> None:
+    one = torch.zeros(2, 3)
+    state = Fields({"x": one}, mask=torch.ones(2, 3, dtype=torch.bool))
+    moved = placed(Pair(state, {"tokens": [one, one], "names": ("a", "b"), "none": None}), torch.device("meta"))
+    assert isinstance(moved, Pair)
+    assert moved.state.mask is not None
+    tokens = moved.rest["tokens"]
+    assert isinstance(tokens, list)
+    assert {x.device.type for x in (moved.state["x"], moved.state.mask, *tokens)} == {"meta"}
+    assert moved.rest["names"] == ("a", "b")
+    assert moved.rest["none"] is None
+    assert one.device.type == "cpu"
 
 
 def _command(out: Path, delay: float = 0.0, **changes: object) -> list[str]:

@@ -9,7 +9,9 @@ __all__ = [
     "CANCELLATIONS",
     "CANCEL_HELD",
     "CANCEL_QUEUED",
-    "EXPIRED",
+    "EXPIRED_POSTGRESQL",
+    "EXPIRED_SQLITE",
+    "HELD",
     "HELD_BY",
     "LAPSED",
     "LIVE_IN_GROUP",
@@ -68,10 +70,17 @@ SELECT id FROM jobs WHERE owner IS NOT NULL AND lease_until < :now LIMIT 1
     "jobs_lease_ix",
 )
 
-# Leases that ran out. PostgreSQL's rows are locked by the updates that follow, which check the epoch again.
-EXPIRED = Query(
+# Leases that ran out. PostgreSQL leaves out rows that somebody else is writing just now, which may be their holder.
+EXPIRED_SQLITE = Query(
     """
 SELECT * FROM jobs WHERE owner IS NOT NULL AND lease_until < :now ORDER BY lease_until
+""",
+    "jobs_lease_ix",
+)
+EXPIRED_POSTGRESQL = Query(
+    """
+SELECT * FROM jobs WHERE owner IS NOT NULL AND lease_until < :now ORDER BY lease_until
+FOR UPDATE SKIP LOCKED
 """,
     "jobs_lease_ix",
 )
@@ -82,6 +91,14 @@ HELD_BY = Query(
 SELECT * FROM jobs WHERE owner = :owner ORDER BY number
 """,
     "jobs_owner_ix|jobs_lease_ix",
+)
+
+# Everything that anybody holds.
+HELD = Query(
+    """
+SELECT * FROM jobs WHERE owner IS NOT NULL ORDER BY lease_until
+""",
+    "jobs_lease_ix",
 )
 
 # A lease that ended without its holder's word, to one of queued, quarantined, cancelled.

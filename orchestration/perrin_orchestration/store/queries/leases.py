@@ -5,9 +5,11 @@ from __future__ import annotations
 from perrin_orchestration.store.queries.query import Query
 
 __all__ = [
+    "CHARGE_ATTEMPT",
     "CHARGE_JOB",
     "CHARGE_USER",
     "CLAIM",
+    "CLAIMED",
     "COMMIT",
     "COMMITTING",
     "END_HELD",
@@ -37,7 +39,7 @@ LINES = Query(
     """
 WITH RECURSIVE line(pool, user_id) AS (
     SELECT pools.name, (SELECT MIN(jobs.user_id) FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
-    FROM pools WHERE pools.name IN :pools AND pools.state <> 'paused'
+    FROM pools WHERE pools.name IN :pools AND pools.state NOT IN ('paused', 'blocked')
     UNION ALL
     SELECT line.pool, (
         SELECT MIN(jobs.user_id) FROM jobs
@@ -108,6 +110,14 @@ WHERE number IN :numbers AND state = 'queued'
 RETURNING *
 """,
     "jobs_pkey",
+)
+
+# What a claim took whose reply was lost. Its lease ends at a moment that no other claim of this owner's has.
+CLAIMED = Query(
+    """
+SELECT * FROM jobs WHERE owner = :owner AND state = 'leased' AND lease_until = :until ORDER BY rank, number
+""",
+    "jobs_lease_ix|jobs_owner_ix",
 )
 
 # --- hold -------------------------------------------------------------------------------------------------------------
@@ -199,11 +209,13 @@ RETURNING *
     "jobs_id_key|jobs_owner_ix",
 )
 
-# held -> waiting: it failed in a way that may pass, and is tried again, from its beginning, after a pause.
+# held -> waiting: it failed in a way that may pass, and is tried again after a pause; from its beginning, unless all
+# that failed was keeping what it made.
 TRY_AGAIN = Query(
     """
 UPDATE jobs SET
-    state = 'waiting', owner = NULL, lease_until = NULL, saved_sha256 = NULL, run_after = :run_after,
+    state = 'waiting', owner = NULL, lease_until = NULL,
+    saved_sha256 = CASE WHEN :resume THEN saved_sha256 END, run_after = :run_after,
     retries = retries + 1, error_kind = :kind, error_message = :message, event_count = event_count + 1
 WHERE id = :id AND epoch = :epoch AND owner = :owner
 RETURNING id, epoch, owner, worker, state, stage, done, total, error_kind, event_count
@@ -223,13 +235,27 @@ RETURNING id, epoch, owner, worker, state, stage, done, total, error_kind, event
 
 # --- accounts ---------------------------------------------------------------------------------------------------------
 
-# GPU-seconds that a job has taken, whoever holds it by now: they were used up either way.
+# What a job has taken, whoever holds it by now: it was used up either way. Joules are NULL until a device tells some.
 CHARGE_JOB = Query(
     """
-UPDATE jobs SET gpu_seconds = gpu_seconds + :seconds WHERE id = :id RETURNING user_id, gpu_seconds
+UPDATE jobs SET
+    gpu_seconds = gpu_seconds + :seconds,
+    joules = CASE WHEN CAST(:joules AS DOUBLE PRECISION) IS NULL THEN joules
+        ELSE COALESCE(joules, 0) + CAST(:joules AS DOUBLE PRECISION) END
+WHERE id = :id
+RETURNING user_id, epoch, gpu_seconds
 """,
     "jobs_id_key",
 )
+
+# The same on the account of the attempt.
+CHARGE_ATTEMPT = Query("""
+INSERT INTO costs (job_id, epoch, gpu_seconds, joules) VALUES (:id, :epoch, :seconds, :joules)
+ON CONFLICT (job_id, epoch) DO UPDATE SET
+    gpu_seconds = costs.gpu_seconds + excluded.gpu_seconds,
+    joules = CASE WHEN excluded.joules IS NULL THEN costs.joules
+        ELSE COALESCE(costs.joules, 0) + excluded.joules END
+""")
 
 # The same on the user's account; `typical` follows what the user's jobs take.
 CHARGE_USER = Query(
@@ -239,7 +265,8 @@ UPDATE users SET used = used + :seconds / share, typical = typical + 0.2 * (:job
     "users_pkey",
 )
 
-# Users for whom there is nothing to do, or nothing but what lies in a paused pool.
+# Users for whom there is nothing to do, or nothing but what lies in a pool that
+# nothing is claimed from.
 IDLE_USERS = Query(
     """
 SELECT id FROM users
@@ -247,7 +274,7 @@ WHERE active
     AND NOT EXISTS (SELECT 1 FROM jobs WHERE jobs.owner IS NOT NULL AND jobs.user_id = users.id)
     AND NOT EXISTS (
         SELECT 1 FROM pools CROSS JOIN jobs
-        WHERE jobs.pool = pools.name AND pools.state <> 'paused' AND jobs.state = 'queued'
+        WHERE jobs.pool = pools.name AND pools.state NOT IN ('paused', 'blocked') AND jobs.state = 'queued'
             AND jobs.user_id = users.id)
 ORDER BY id
 """,

@@ -8,13 +8,17 @@ __all__ = [
     "ANY_JOB",
     "ARTIFACT",
     "ARTIFACTS",
+    "CHILD_IDS",
+    "COSTS",
     "DEAD_JOBS",
     "EDGES",
     "EVENTS",
+    "FILES",
     "GROUP",
     "GROUPS",
     "GROUP_COUNTS",
     "GROUP_JOBS",
+    "INPUTS",
     "JOB",
     "JOBS_BY_ID",
     "JOB_BY_KEY",
@@ -126,6 +130,22 @@ SELECT group_id, state, COUNT(*) AS jobs FROM jobs WHERE group_id IN :ids GROUP 
 )
 
 # What jobs wait for, or waited for.
+CHILD_IDS = Query(
+    """
+SELECT DISTINCT jobs.number, edges.child_id FROM edges JOIN jobs ON jobs.id = edges.child_id
+WHERE edges.parent_id = :id ORDER BY jobs.number LIMIT :limit
+""",
+    "edges_parent_ix",
+    "jobs_id_key",
+)
+
+COSTS = Query(
+    """
+SELECT epoch, gpu_seconds, joules FROM costs WHERE job_id = :job_id
+""",
+    "costs_pkey",
+)
+
 EDGES = Query(
     """
 SELECT * FROM edges WHERE child_id IN :ids ORDER BY child_id, number
@@ -215,4 +235,27 @@ ORDER BY state, pool
 """,
     "jobs_live_ix",
     "jobs_finished_ix",
+)
+
+# Artifacts and uploads of one user, as files that a job may take in.
+FILES = Query(
+    """
+SELECT uploads.id, 'upload-' || uploads.id AS name, uploads.media_type, uploads.size, uploads.sha256
+FROM uploads WHERE uploads.id IN :ids AND uploads.user_id = :user_id
+UNION ALL
+SELECT artifacts.id, artifacts.job_id || '-' || artifacts.name AS name, artifacts.media_type, artifacts.size,
+    artifacts.sha256
+FROM artifacts JOIN jobs ON jobs.id = artifacts.job_id WHERE artifacts.id IN :ids AND jobs.user_id = :user_id
+""",
+    "uploads_pkey",
+    "artifacts_pkey",
+    "jobs_id_key",
+)
+
+# What jobs take in, but for what their parents make.
+INPUTS = Query(
+    """
+SELECT job_id, path, file_id FROM inputs WHERE job_id IN :ids ORDER BY job_id, path
+""",
+    "inputs_pkey",
 )

@@ -13,13 +13,16 @@ __all__ = [
     "INSERT_EDGE",
     "INSERT_EVENT",
     "INSERT_GROUP",
+    "INSERT_INPUT",
     "INSERT_JOB",
     "INSERT_OUTBOX",
     "LOCK_JOBS",
+    "MAKERS",
     "NEXT_DUE",
     "PARENT_DONE",
     "PENDING_HINTS",
     "QUEUED_POOLS",
+    "USE_UPLOADS",
 ]
 
 # A new job. Touches no row if its id is known (a retried transaction), its idempotency key was used, or the job that
@@ -113,6 +116,30 @@ SELECT run_after FROM jobs WHERE state = 'waiting' AND parents_left = 0 AND run_
     "jobs_due_ix",
 )
 
+# --- files that jobs take in ------------------------------------------------------------------------------------------
+
+INSERT_INPUT = Query("""
+INSERT INTO inputs (job_id, path, file_id) VALUES (:job_id, :path, :file_id)
+""")
+
+# Uploads of one user that a job is about to use; nobody deletes them from here on.
+USE_UPLOADS = Query(
+    """
+UPDATE uploads SET used = TRUE WHERE id IN :ids AND user_id = :user_id RETURNING id
+""",
+    "uploads_pkey",
+)
+
+# The jobs that made these artifacts.
+MAKERS = Query(
+    """
+SELECT artifacts.id, artifacts.job_id FROM artifacts JOIN jobs ON jobs.id = artifacts.job_id
+WHERE artifacts.id IN :ids AND jobs.user_id = :user_id
+""",
+    "artifacts_pkey",
+    "jobs_id_key",
+)
+
 # --- hints ------------------------------------------------------------------------------------------------------------
 
 # The hint that goes with a job that has become claimable.
@@ -140,7 +167,8 @@ DELETE FROM outbox WHERE pool = :pool AND id <= :last
 QUEUED_POOLS = Query(
     """
 SELECT name FROM pools
-WHERE state <> 'paused' AND EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
+WHERE state NOT IN ('paused', 'blocked')
+    AND EXISTS (SELECT 1 FROM jobs WHERE jobs.state = 'queued' AND jobs.pool = pools.name)
 ORDER BY name
 """,
     "jobs_queue_ix",
