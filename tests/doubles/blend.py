@@ -127,7 +127,7 @@ modality: blend
 title: Blend
 licence: CC0-1.0
 defaults: {{steps: 4, sampler: ddim, guidance: 1.0}}
-files: {{weights.bin: "0"}}
+files: {{weights.safetensors: "0"}}
 """
 
 
@@ -137,7 +137,7 @@ def install(monkeypatch: pytest.MonkeyPatch, home: Path, models: int = 3, size: 
         folder = home / "models" / f"blend-{number}"
         folder.mkdir(parents=True)
         (folder / "card.yaml").write_text(CARD.format(name=folder.name))
-        (folder / "weights.bin").write_bytes(bytes(size))
+        (folder / "weights.safetensors").write_bytes(bytes(size))
     entry = EntryPoint("blend", "blend:face", "perrin.modalities")
     monkeypatch.setattr(plugins, "_entries", lambda: {"blend": entry})
     monkeypatch.setenv("PERRIN_HOME", str(home))
