@@ -32,7 +32,7 @@ from perrin.nn.attention import (
 )
 from perrin.nn.temporal import TemporalAttention, fold_frames, unfold_frames
 
-__all__ = ["DiffusionTransformer", "checkpointed", "patches", "time_features", "unpatches"]
+__all__ = ["DiffusionTransformer", "checkpointed", "mean_token", "patches", "time_features", "unpatches"]
 
 
 def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
@@ -40,6 +40,12 @@ def time_features(t: Tensor, width: int, scale: float = 1000.0) -> Tensor:
     frequencies = torch.exp(torch.arange(width // 2, device=t.device) * (-math.log(10_000) / (width // 2)))
     angle = scale * t.float()[:, None] * frequencies
     return torch.cat([angle.cos(), angle.sin()], dim=-1)
+
+
+def mean_token(context: Tensor, mask: Tensor | None) -> Tensor:
+    """The mean (B, width) of the tokens (B, L, width) that count, by a mask (B, L)."""
+    weight = torch.ones_like(context[..., :1]) if mask is None else mask[..., None].to(context)
+    return (context * weight).sum(1) / weight.sum(1).clamp(min=1)
 
 
 def checkpointed(on: bool, layer: nn.Module, *inputs: Any) -> Any:
@@ -220,8 +226,7 @@ class DiffusionTransformer(nn.Module):
         c = self.time(time_features(t, 256, self.time_scale).to(dtype))
         keys = mask = None
         if context is not None:
-            weight = torch.ones_like(context[..., :1]) if context_mask is None else context_mask[..., None].to(context)
-            c = c + self.pooled((context * weight).sum(1) / weight.sum(1).clamp(min=1))
+            c = c + self.pooled(mean_token(context, context_mask))
             keys = self.context(context)
             mask = None if context_mask is None else context_mask[:, None, None]
         if self.label is not None and label is not None:

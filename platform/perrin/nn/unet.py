@@ -20,7 +20,7 @@ from torch.nn import functional as F
 
 from perrin.nn.attention import Attention
 from perrin.nn.temporal import TemporalAttention, TemporalConv, fold_frames, unfold_frames
-from perrin.nn.transformer import checkpointed, time_features
+from perrin.nn.transformer import checkpointed, mean_token, time_features
 
 __all__ = ["ResidualBlock", "UNet", "resample"]
 
@@ -270,8 +270,7 @@ class UNet(nn.Module):
         """What every block is told (B, width)."""
         c: Tensor = self.time(time_features(t, self.frequencies, self.time_scale).to(dtype))
         if self.pooled is not None and context is not None:
-            weight = torch.ones_like(context[..., :1]) if context_mask is None else context_mask[..., None].to(context)
-            c = c + self.pooled((context * weight).sum(1) / weight.sum(1).clamp(min=1))
+            c = c + self.pooled(mean_token(context, context_mask))
         if self.label is not None and label is not None:
             c = c + self.label(label)
         return F.silu(c)
