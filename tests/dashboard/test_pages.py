@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -45,6 +46,8 @@ CARD = WorkerRecord(
 
 @pytest.fixture
 def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway]:
+    # AppTest leaves the page behind as __main__, which a process spawned by a later test would import.
+    monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
     dots.install(monkeypatch, tmp_path / "home")
     monkeypatch.setattr(transport, "PAUSES", (0.01,))
     for cached in (client, modalities, models, artifact_bytes, _worker_names):

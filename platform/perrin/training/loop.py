@@ -27,7 +27,7 @@ from perrin.training.journal import Journal
 from perrin.training.recipe import Stage
 from perrin.training.task import Task
 
-__all__ = ["CHECKPOINT", "Trained", "learning_rate", "placed", "run_stage"]
+__all__ = ["CHECKPOINT", "Trained", "learning_rate", "leave", "meet", "placed", "run_stage"]
 
 
 class Trained(NamedTuple):
@@ -86,16 +86,16 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
         optimizer = accelerator.prepare(optimizer)
     main, parts = accelerator.is_main_process, accelerator.num_processes * stage.accumulate
     first = accelerator.process_index * stage.accumulate
-    began = saved = time.monotonic()
+    began, saved = time.monotonic() - used, used
     loss = torch.zeros(())
 
-    def share() -> float:
-        """Of the time budget that is used up; every process goes by the first one's clock."""
-        spent = used + time.monotonic() - began if stage.minutes else 0.0
-        return float(_agree(accelerator, spent) / 60 / stage.minutes) if stage.minutes else 0.0
-
     with Journal(out if main else None) as journal:
-        while step < last and (done := share()) < 1:
+        while step < last:
+            # Seconds of the whole run, by the first process's clock: all must stop and save at the same step.
+            spent = _agree(accelerator, time.monotonic() - began)
+            done = spent / 60 / stage.minutes if stage.minutes else 0.0
+            if done >= 1:
+                break
             for group in optimizer.param_groups:
                 group["lr"] = learning_rate(stage, step, done)
             loss = torch.zeros((), device=accelerator.device)
@@ -114,7 +114,7 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
             optimizer.zero_grad()
             step += 1
             averages.update(network, step)
-            saves = step == last or time.monotonic() - saved > stage.save_seconds
+            saves = step == last or spent - saved > stage.save_seconds
             if step % 20 == 0 or saves:
                 value = accelerator.reduce(loss, "mean")
                 if not torch.isfinite(value):
@@ -123,9 +123,8 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
                 said = {"loss": float(value), "gradient_norm": float(norm), "learning_rate": group["lr"]}
                 report(step, stage.steps, journal.numbers(step, stage.batch, said | _plain(numbers)))
             if saves:
-                spent = used + time.monotonic() - began
-                save_checkpoint(out / CHECKPOINT, step, spent, network, averages, optimizer, main)
-                saved = time.monotonic()
+                save_checkpoint(out / CHECKPOINT, step, time.monotonic() - began, network, averages, optimizer, main)
+                saved = spent
             if main and step % stage.evaluate_every == 0:
                 averages.snapshot(out / "averages", step)
                 if step < last:
@@ -144,6 +143,22 @@ def _accelerator(stage: Stage) -> Any:
     AcceleratorState._reset_state()  # accelerate keeps the first stage's precision for the whole process otherwise
     # Whether bf16 runs here is the CPU's affair; accelerate asks for it by the same name everywhere.
     return Accelerator(mixed_precision=stage.precision, cpu=not torch.cuda.is_available())
+
+
+def meet() -> None:
+    """Wait for the run's other processes, where there are any."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        torch.distributed.barrier()
+
+
+def leave() -> None:
+    """Leave the run's other processes; without this a process that ends later than the first one may abort."""
+    if torch.distributed.is_available() and torch.distributed.is_initialized():
+        from accelerate.state import AcceleratorState
+
+        torch.distributed.barrier()
+        torch.distributed.destroy_process_group()
+        AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def placed(batch: Any, device: torch.device) -> Any:

@@ -65,7 +65,7 @@ def train(
         raise NotInstalled("training", "train") from None
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-    from perrin.training.loop import run_stage
+    from perrin.training.loop import leave, meet, run_stage
 
     main = int(os.environ.get("RANK", "0")) == 0  # of several processes, the first one writes
     settings = settings or Settings()
@@ -100,10 +100,11 @@ def train(
 
             task.prepare(prepared)
             trained = run_stage(stage, task, folders["out"], recipe.seed, report, steps=dry_run)
-            if not main:
-                continue
-            fields |= task.publish(trained.network, folders["model"])
-            metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
+            if main:
+                fields |= task.publish(trained.network, folders["model"])
+                metrics[stage.name] = {**trained.metrics, "steps": trained.steps, "images": trained.steps * stage.batch}
+            meet()  # the next stage may read what this one published
+    leave()
     card = {"name": recipe.name, "modality": recipe.modality, "recipe": recipe.source}
     if not main:
         return folders["model"]

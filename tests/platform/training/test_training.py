@@ -72,8 +72,10 @@ import json, sys
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
 import test_training as t
+from perrin.training.loop import leave
 delay, changes = float(sys.argv[3]), json.loads(sys.argv[4])
 t.run_stage(t.STAGE.model_copy(update=changes), t.Line(delay), Path(sys.argv[2]), 1, lambda *a: None)
+leave()
 """
 
 
@@ -140,18 +142,21 @@ def _written(out: Path) -> int:
 
 @pytest.mark.parametrize("shard", [False, True])
 def test_two_processes_are_one_with_twice_the_batch(shard: bool, tmp_path: Path) -> None:
-    """Each of two processes computes half of every batch; one process computes both halves."""
+    """Each of two processes computes half of every batch; one process computes both halves.
+
+    They save about every second step by the clock, which must not make them save at different steps.
+    """
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
-    changes: dict[str, object] = {"steps": 40, "evaluate_every": 100}
+    changes: dict[str, object] = {"steps": 40, "evaluate_every": 100, "save_seconds": 0.08}
     run_stage(STAGE.model_copy(update={**changes, "accumulate": 2}), Line(), one, 1, lambda *a: None)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = str(probe.getsockname()[1])
-    common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
 
     def both(delay: float) -> list[subprocess.Popen[bytes]]:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = str(probe.getsockname()[1])
+        common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
         return [
             subprocess.Popen(
                 _command(two, delay, **changes, shard=shard),
