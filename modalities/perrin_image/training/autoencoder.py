@@ -1,6 +1,6 @@
 r"""Trains the picture autoencoder.
 
-.. math:: L = \|x - \hat x\|_1 + \|\nabla x - \nabla\hat x\|_1 + \beta\,KL
+.. math:: L = \|x - \hat x\|_1 + \|\nabla x - \nabla\hat x\|_1 + \beta\,KL + \gamma\,LPIPS(x, \hat x)
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from perrin.modality import Progress
 from perrin.nn import Autoencoder
+from perrin.training.perceptual import Perceptual
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, to_tensor
 
@@ -28,7 +29,7 @@ def _gradients(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 class AutoencoderTask:
-    """Options: ``network`` (arguments of `perrin.nn.Autoencoder`) and ``kl`` (the weight beta)."""
+    """Options: ``network`` (arguments of `perrin.nn.Autoencoder`), ``kl`` (beta) and ``perceptual`` (gamma)."""
 
     pictures: Pictures
 
@@ -37,6 +38,7 @@ class AutoencoderTask:
         torch.manual_seed(0)
         self.network: nn.Module = Autoencoder(**self.options.get("network", {}))
         self._folder = folders["data"] / "image"
+        self._look = Perceptual("vgg") if self.options.get("perceptual") else None
 
     def prepare(self, progress: Progress) -> None:
         """Fetch and pack the pictures."""
@@ -58,7 +60,12 @@ class AutoencoderTask:
         pixel = (out - batch).abs().mean()
         edges = sum(((a - b).abs().mean() for a, b in zip(_gradients(out), _gradients(batch), strict=True)), pixel * 0)
         kl = 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).mean()
-        return pixel + edges + float(self.options.get("kl", 1e-3)) * kl, {"pixel": pixel.detach(), "kl": kl.detach()}
+        total = pixel + edges + float(self.options.get("kl", 1e-3)) * kl
+        numbers = {"pixel": pixel.detach(), "kl": kl.detach()}
+        if self._look is not None:
+            looks = self._look.to(batch.device).rgb(out, batch)
+            total, numbers["perceptual"] = total + float(self.options["perceptual"]) * looks, looks.detach()
+        return total, numbers
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:

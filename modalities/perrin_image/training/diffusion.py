@@ -21,7 +21,7 @@ from perrin import diffusion as d
 from perrin.modality import Progress
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
-from perrin.training.objective import Objective
+from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity, memorised
 from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
@@ -68,6 +68,7 @@ class DiffusionTask:
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self._folders = dict(folders)
         self.objective = Objective.model_validate(self.options.get("objective", DEFAULT))
+        self._loss = self.objective.loss()
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -100,14 +101,14 @@ class DiffusionTask:
         self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator, moves: int = 0
     ) -> Batch:
         texts, labels, latents = [], [], []
-        for index in chosen:
+        rates = {"text": self.options.get("text_dropout", 0.1), "style": self.options.get("style_dropout", 0.1)}
+        without = drop(len(chosen), rates, generator)
+        for number, index in enumerate(chosen):
             record = self.pictures.records[index]
             mirrored = record.mirror_ok and generator.random() < self.options.get("mirror", 0.5)
             other = 0 if generator.random() < 0.5 else int(generator.integers(len(record.captions)))
-            text = "" if generator.random() < self.options.get("text_dropout", 0.1) else record.captions[other]
-            free = generator.random() < self.options.get("style_dropout", 0.1)
-            texts.append(text)
-            label, which = len(STYLES) if free else STYLES.index(record.style), int(mirrored)
+            texts.append("" if without["text"][number] else record.captions[other])
+            label, which = len(STYLES) if without["style"][number] else STYLES.index(record.style), int(mirrored)
             if moves and generator.random() < 0.5:
                 label, which = label + len(STYLES) + 1, 2 + int(generator.integers(moves))
             labels.append(label)
@@ -118,7 +119,7 @@ class DiffusionTask:
     def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """What the objective says."""
         condition = {"context": batch.tokens, "context_mask": batch.mask, "label": batch.label}
-        return self.objective.loss()(network, batch.latents, condition, generator)
+        return self._loss(network, batch.latents, condition, generator)
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:

@@ -59,5 +59,7 @@ class Anchor:
 
     def penalty(self) -> Tensor:
         """What is added to the new loss, a scalar."""
+        for name, p in self._named.items():  # the network may have moved since
+            self.start[name], self.fisher[name] = self.start[name].to(p.device), self.fisher[name].to(p.device)
         parts = [(self.fisher[name] * (p - self.start[name]).square()).sum() for name, p in self._named.items()]
         return 0.5 * self._strength * torch.stack(parts).sum()

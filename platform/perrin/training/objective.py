@@ -36,6 +36,7 @@ from perrin.diffusion.prediction import coefficients
 from perrin.diffusion.process import Process
 from perrin.diffusion.state import Fields, Space, State, items_of, like, rows_of
 from perrin.errors import InvalidInput
+from perrin.training.perceptual import Perceptual
 from perrin.training.times import Times
 
 __all__ = ["FieldObjective", "Loss", "Noised", "Objective", "Target", "drop"]
@@ -67,6 +68,7 @@ class Objective(BaseModel):
         weight_options: of that weight.
         times: where to train.
         offset_noise: deviation of a number that is added to the noise of a whole channel.
+        perceptual: factor on the LPIPS distance of a picture's clean estimate, (B, 3 or 4, H, W), to the picture.
         fields: what is different for single fields, by name.
     """
 
@@ -78,6 +80,7 @@ class Objective(BaseModel):
     weight_options: dict[str, float] = {}
     times: Times = Times()
     offset_noise: float = Field(0.0, ge=0)
+    perceptual: float = Field(0.0, ge=0)
     fields: dict[str, FieldObjective] = {}
 
     def loss(self, spaces: Mapping[str, Space] | None = None, classes: Mapping[str, int] | None = None) -> Loss:
@@ -122,6 +125,7 @@ class Loss:
         }
         if objective.weight != "network":
             loss.weight(objective.weight, 0.0, **objective.weight_options)
+        self._perceptual = Perceptual("vgg") if objective.perceptual else None
 
     def noised(self, clean: State, generator: torch.Generator) -> Noised:
         """``clean`` (B, ...) at random times, drawn from ``generator`` alone.
@@ -166,7 +170,7 @@ class Loss:
             target: a teacher; by default the clean state itself.
 
         Returns:
-            The loss, a scalar; and that of each field by its name, where there are several.
+            The loss, a scalar; and that of each field by its name, where there are several, and ``perceptual``.
         """
         noised = self.noised(clean, generator)
         return self.of(network, noised, condition, None if target is None else target(noised, condition))
@@ -185,6 +189,7 @@ class Loss:
         clean, noise = items_of(noised.clean), items_of(noised.noise)
         aims = clean if wanted is None else items_of(wanted)
         parts: dict[str, Tensor] = {}
+        looks: Tensor | float = 0.0
         for name, answer in answers.items():
             if name in self._kinds:
                 error = F.cross_entropy(answer.float().movedim(-1, 1), aims[name], reduction="none")
@@ -196,9 +201,15 @@ class Loss:
                 if wanted is not None:
                     aim = aim + (aims[name] - x) / rows_of(c_out, x).to(x)
                 error = (answer.float() - aim.float()).square()
+                if self._perceptual is not None:  # D - aim of D = c_out (F - aim of F)
+                    estimate = aims[name] + rows_of(c_out, x).to(x) * (answer.float() - aim)
+                    looks = looks + self._look(estimate, aims[name])
             parts[name] = _mean(error, weight, mask) * self._field(name).share
         total = torch.stack(list(parts.values())).sum()
-        return total, ({name: part.detach() for name, part in parts.items()} if len(parts) > 1 else {})
+        numbers = {name: part.detach() for name, part in parts.items()} if len(parts) > 1 else {}
+        if isinstance(looks, Tensor):
+            total, numbers["perceptual"] = total + self.objective.perceptual * looks, looks.detach()
+        return total, numbers
 
     # ------------------------------------------------------------------------------------------------------------------
 
@@ -226,6 +237,15 @@ class Loss:
         floating = next((x for x in inputs.values() if x.is_floating_point()), None)
         dtype = torch.float32 if floating is None else floating.dtype
         return like(noised.state, inputs), told.to(dtype), scales
+
+    def _look(self, estimate: Tensor, aim: Tensor) -> Tensor:
+        assert self._perceptual is not None
+        if aim.dim() != 4 or aim.shape[1] not in (3, 4):
+            shown = " x ".join(map(str, aim.shape[1:]))
+            raise InvalidInput(
+                "perceptual", self.objective.perceptual, f"0 for a state of {shown}: only pictures have looks"
+            )
+        return self._perceptual.to(aim.device).rgb(estimate, aim)
 
     def _field(self, name: str) -> FieldObjective:
         return self.objective.fields.get(name, FieldObjective())

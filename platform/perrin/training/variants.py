@@ -21,6 +21,7 @@ from perrin.models.card import ModelCard
 from perrin.training.adapters import AdapterOptions, inject, save_adapter
 from perrin.training.elastic import Anchor, ElasticOptions
 from perrin.training.inversion import InversionOptions, Inverted, save_word
+from perrin.training.loop import placed
 from perrin.training.task import Task
 
 __all__ = ["AdapterTask", "HeldTask", "Tuned", "WordTask"]
@@ -138,5 +139,6 @@ class HeldTask(Tuned):
         return {**measured, "old_loss": sum(old) / len(old)}
 
     def _old_loss(self, network: nn.Module, number: int) -> Tensor:
-        batch = self._old.batch(self._size, np.random.default_rng([7, number]))
+        device = next(network.parameters()).device
+        batch = placed(self._old.batch(self._size, np.random.default_rng([7, number])), device)
         return self._old.loss(network, batch, torch.Generator().manual_seed(number))[0]
