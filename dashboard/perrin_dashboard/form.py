@@ -23,6 +23,9 @@ ADVANCED = frozenset({"model", "steps", "sampler", "guidance", "strict"})
 LARGE = 2**31
 """A bound beyond this is of no interest to a person."""
 
+_TURN = "_files"
+"""Counts how often the form was filled: a widget that holds files cannot be emptied, only replaced."""
+
 LONG = 100
 """A text that may be this long gets a line of its own."""
 
@@ -44,7 +47,7 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
     if "prompt" in fields:
         values["prompt"] = _prompt(info, fields["prompt"])
     shown = [field for name, field in fields.items() if name != "prompt" and name not in ADVANCED]
-    wide = [field for field in shown if _is_text(field) and not field.choices and (field.longest or LONG) >= LONG]
+    wide = [field for field in shown if _is_line(field)]
     for field in wide:
         values[field.name] = _widget(info.name, field, defaults)
     values |= _grid(info.name, [field for field in shown if field not in wide], defaults)
@@ -73,6 +76,7 @@ def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] |
     """Write values where the widgets will read them; fields that are not named go back to their default."""
     if values is None:
         return
+    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1  # what was uploaded for others is let go
     for name, field in fields.items():
         value = values.get(name)
         if value is None:
@@ -134,6 +138,10 @@ def _model(info: ModalityInfo, field: Field, models: Sequence[ModelInfo]) -> str
     )
 
 
+def _is_line(field: Field) -> bool:
+    return _is_text(field) and not field.choices and not field.accepts and (field.longest or LONG) >= LONG
+
+
 def _is_text(field: Field) -> bool:
     return field.kind in {"string", "object"} or (field.kind == "array" and not field.choices)
 
@@ -149,6 +157,8 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
         "help": ". ".join(part for part in (field.help.rstrip("."), field.range) if part) or None,
         "persist_state": "session",
     }
+    if field.accepts:
+        return _files(field, common)
     if field.choices and field.kind == "array":
         return st.multiselect(options=list(field.choices), default=field.default or [], **common)
     if field.choices:
@@ -167,6 +177,26 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
     if field.kind == "array" and text:
         return [convert(field, part.strip()) for part in text.split(",") if part.strip()]
     return convert(field, text) if text else None
+
+
+def _files(field: Field, common: Mapping[str, Any]) -> Any:
+    """Files from the person's machine, as bytes; or the ids of artifacts and uploads, where that is what they have."""
+    several = field.kind == "array"
+    given = st.file_uploader(
+        common["label"],
+        accept_multiple_files=several,
+        key=f"{common['key']}/file/{st.session_state.get(_TURN, 0)}",
+        help=common["help"],
+    )
+    text = st.text_input(
+        **{**common, "help": None},
+        placeholder="or the ids of results" if several else "or the id of a result",
+        label_visibility="collapsed",
+    )
+    held = given if isinstance(given, list) else [] if given is None else [given]
+    found: list[bytes | str] = [file.getvalue() for file in held]
+    found = found or [part.strip() for part in (text or "").split(",") if part.strip()]
+    return found if several else next(iter(found), None)
 
 
 def _number(field: Field, shown: str, common: dict[str, Any]) -> int | float | None:

@@ -17,15 +17,14 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import yaml
-from torch import Tensor
 
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.training.data import PICTURES, Report, pack, read_source
 from perrin.training.data.decoders import picture
 from perrin_image.data import Record, open_pack, prepare
+from perrin_image.pictures import to_tensor
 
 __all__ = ["Pictures", "load_pictures", "prompts", "to_tensor"]
 
@@ -141,10 +140,3 @@ def _weight(record: Record, emphasis: Mapping[str, float]) -> float:
 def _shows(record: Record, forbidden: Sequence[Sequence[str]]) -> bool:
     words = {word for caption in record.captions for word in caption.split()}
     return any(record.colour == colour and set(noun.split()) <= words for colour, noun in forbidden)
-
-
-def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Straight-alpha uint8 (B, H, W, 4) as float32 (B, 4, H, W) in [-1, 1]: colour over white, and alpha."""
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    colour, alpha = x[:, :3], x[:, 3:]
-    return torch.cat([colour * alpha + (1 - alpha), alpha], dim=1) * 2 - 1
