@@ -1,11 +1,12 @@
 """A form from a JSON schema: one widget for each field, whatever the modality.
 
 The prompt comes first and large, then what the modality itself asks for; the settings that every modality shares and
-few people touch wait under Advanced.
+few people touch wait under Advanced, and what a modality calls a group under its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -47,10 +48,15 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
     if "prompt" in fields:
         values["prompt"] = _prompt(info, fields["prompt"])
     shown = [field for name, field in fields.items() if name != "prompt" and name not in ADVANCED]
-    wide = [field for field in shown if _is_line(field)]
-    for field in wide:
-        values[field.name] = _widget(info.name, field, defaults)
-    values |= _grid(info.name, [field for field in shown if field not in wide], defaults)
+    for group in dict.fromkeys(field.group for field in sorted(shown, key=lambda field: bool(field.group))):
+        together = [field for field in shown if field.group == group]
+        said = [st.session_state.get(_key(info.name, field.name)) or field.default for field in together]
+        begun = any(value != field.default and value != "" for value, field in zip(said, together, strict=True))
+        with st.expander(group, expanded=begun) if group else contextlib.nullcontext():
+            wide = [field for field in together if _is_line(field)]
+            for field in wide:
+                values[field.name] = _widget(info.name, field, defaults)
+            values |= _grid(info.name, [field for field in together if field not in wide], defaults)
     with st.expander("Advanced", icon=":material/tune:"):
         if "model" in fields:
             values["model"] = _model(info, fields["model"], models)
@@ -150,7 +156,8 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
     """The widget that fits a field, and what it holds."""
     key = _key(modality, field.name)
     default = defaults.get(field.name, field.default)
-    shown = "Random" if field.name == "seed" else "Default" if default is None else str(default)
+    unsaid = "" if _is_line(field) else "Default"
+    shown = "Random" if field.name == "seed" else unsaid if default is None else str(default)
     common: dict[str, Any] = {
         "label": field.title,
         "key": key,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
 from pydantic_core import PydanticCustomError
 
 from perrin.errors import InvalidInput
@@ -23,6 +23,9 @@ VARIATION = 0.4
 
 LEAST_SIDE = 16
 """A picture is not made smaller than this to make room around it."""
+
+FROM: dict[str, JsonValue] = {"group": "From a picture"}
+BETWEEN: dict[str, JsonValue] = {"group": "Between two prompts or seeds"}
 
 _BACKGROUND = re.compile(r"white|transparent|#[0-9a-fA-F]{6}")
 
@@ -44,6 +47,7 @@ class ImageParameters(Parameters):
     image: Annotated[str, Input("image/*")] | None = Field(
         None,
         title="Image",
+        json_schema_extra=FROM,
         description="A picture to begin with. It is scaled to cover the size, and what stands over is cut off.",
     )
     strength: float | None = Field(
@@ -51,12 +55,14 @@ class ImageParameters(Parameters):
         ge=0,
         le=1,
         title="Strength",
+        json_schema_extra=FROM,
         description="How far to go from the image: 0 gives it back, 1 forgets it. Left out: 0.6; 0.4 without a "
         "prompt; 1 with a mask or expand.",
     )
     mask: Annotated[str, Input("image/*")] | None = Field(
         None,
         title="Mask",
+        json_schema_extra=FROM,
         description="White where to paint into the image; what is black is kept as it is. Fitted like the image.",
     )
     expand: int = Field(
@@ -64,6 +70,7 @@ class ImageParameters(Parameters):
         ge=0,
         le=2048,
         title="Expand",
+        json_schema_extra=FROM,
         description="Paint so many pixels around the image, made smaller to fit; white paper in it counts as empty.",
     )
     background: str = Field("white", title="Background", description="white, transparent, or a colour such as #ffcc00.")
@@ -73,6 +80,7 @@ class ImageParameters(Parameters):
         min_length=1,
         max_length=300,
         title="Morph",
+        json_schema_extra=BETWEEN,
         description="A second prompt; the items go evenly from the first to it.",
     )
     seed_to: int | None = Field(
@@ -80,6 +88,7 @@ class ImageParameters(Parameters):
         ge=0,
         lt=SEED_LIMIT,
         title="Seed to",
+        json_schema_extra=BETWEEN,
         description="A second seed; the items go evenly from the first to it.",
     )
     blend: float | None = Field(
@@ -87,6 +96,7 @@ class ImageParameters(Parameters):
         ge=0,
         le=1,
         title="Blend",
+        json_schema_extra=BETWEEN,
         description="How far towards morph and seed_to all items are. Left out: evenly from 0 to 1; one alone, half.",
     )
 

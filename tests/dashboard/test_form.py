@@ -1,4 +1,4 @@
-"""Parameters that take files, in the dashboard's form: from the person's machine, or by the id of a result."""
+"""The dashboard's form: files from the person's machine or by the id of a result, and groups of parameters."""
 
 from __future__ import annotations
 
@@ -26,6 +26,8 @@ def form(monkeypatch: pytest.MonkeyPatch) -> AppTest:
             prompt: str | None = None
             image: Annotated[str, Input("image/*")] | None = Field(None, title="Image", description="To begin with.")
             frames: list[Annotated[str, Input("image/*")]] = []
+            towards: str | None = Field(None, json_schema_extra={"group": "Between"})
+            part: float | None = Field(None, ge=0, le=1, json_schema_extra={"group": "Between"})
 
         info = ModalityInfo(
             name="film", title="Film", summary="", view="image", formats=["png"], default_model="none",
@@ -57,3 +59,12 @@ def test_what_is_taken_up_again_keeps_its_ids(form: AppTest) -> None:
     form.file_uploader(key="form/film/image/file/1").set_value(("a.png", b"one", "image/png"))
     form.run()
     assert form.session_state["values"] == {**values, "image": b"one"}
+
+
+def test_a_group_waits_under_its_name_and_opens_when_something_is_said(form: AppTest) -> None:
+    between, advanced = form.expander
+    assert (between.label, between.proto.expanded, advanced.label) == ("Between", False, "Advanced")
+    assert [between.text_input[0].key, between.number_input[0].key] == ["form/film/towards", "form/film/part"]
+    form.text_input(key="form/film/towards").set_value("a pear").run()
+    assert form.session_state["values"] == {"towards": "a pear"}
+    assert form.expander[0].proto.expanded
