@@ -7,11 +7,19 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
-__all__ = ["grid_of", "to_pixels", "transparent"]
+__all__ = ["grid_of", "to_pixels", "to_tensor", "transparent"]
 
 Pixels = npt.NDArray[np.uint8]
+
+
+def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
+    """Straight-alpha uint8 (B, H, W, 4) as float32 (B, 4, H, W) in [-1, 1]: colour over white, and alpha."""
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    colour, alpha = x[:, :3], x[:, 3:]
+    return torch.cat([colour * alpha + (1 - alpha), alpha], dim=1) * 2 - 1
 
 
 def to_pixels(x: Tensor) -> Pixels:

@@ -17,17 +17,16 @@ from zlib import crc32
 
 import numpy as np
 import numpy.typing as npt
-import torch
 import yaml
-from torch import Tensor
 
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.training.data import PICTURES, Report, pack, read_source
 from perrin.training.data.decoders import picture
 from perrin_image.data import Record, open_pack, prepare
+from perrin_image.pictures import to_tensor
 
-__all__ = ["Pictures", "load_pictures", "prompts", "to_tensor"]
+__all__ = ["Pictures", "held_out", "load_pictures", "prompts", "to_tensor", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -76,14 +75,26 @@ def load_pictures(
     if data and data.get("folder"):
         return _own(folder, progress, data)
     pack = open_pack(prepare(folder, progress))
-    held = np.array([crc32(r.id.split("@")[0].encode()) % 50 == 0 for r in pack.records])
+    held = np.array([held_out(record) for record in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
     train = np.flatnonzero(~held & ~barred)
     if not held.any() or not len(train):
         raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
-    weights = np.array([_weight(pack.records[i], emphasis) for i in train], np.float64)
-    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
+    weights = weights_of([pack.records[i] for i in train], emphasis)
+    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights)
+
+
+def held_out(record: Record) -> bool:
+    """Whether a picture and its recoloured copies are never trained on: one in fifty."""
+    return crc32(record.id.split("@")[0].encode()) % 50 == 0
+
+
+def weights_of(records: Sequence[Record], emphasis: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    """Sampling probabilities (N,) of pictures; ``emphasis`` as for `load_pictures`."""
+    weights = np.array([_weight(record, emphasis) for record in records], np.float64)
+    chances: npt.NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def _own(folder: Path, progress: Progress, data: Mapping[str, Any]) -> Pictures:
@@ -141,10 +152,3 @@ def _weight(record: Record, emphasis: Mapping[str, float]) -> float:
 def _shows(record: Record, forbidden: Sequence[Sequence[str]]) -> bool:
     words = {word for caption in record.captions for word in caption.split()}
     return any(record.colour == colour and set(noun.split()) <= words for colour, noun in forbidden)
-
-
-def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Straight-alpha uint8 (B, H, W, 4) as float32 (B, 4, H, W) in [-1, 1]: colour over white, and alpha."""
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    colour, alpha = x[:, :3], x[:, 3:]
-    return torch.cat([colour * alpha + (1 - alpha), alpha], dim=1) * 2 - 1
