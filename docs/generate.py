@@ -37,6 +37,8 @@ def _page() -> Iterator[str]:
 
 
 def _modalities() -> Iterator[str]:
+    from perrin.inputs import declares
+    from perrin.models import find
     from perrin.plugins import modalities
 
     for face in modalities().values():
@@ -46,12 +48,14 @@ def _modalities() -> Iterator[str]:
         yield f"{face.summary} Formats: {', '.join(f.name for f in face.formats)}. Shown as: {face.view}.\n"
         yield "| name | type | default | range | |\n|---|---|---|---|---|"
         schema = face.parameters.model_json_schema()
+        files, known = declares(schema), {"model", "size", *find(face.default_model).preferred}
         for name, field in schema["properties"].items():
             kinds = [field, *field.get("anyOf", [])]
             kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "")
+            kind = "file" if name in files else kind
             required = name in schema.get("required", [])
             default = "required" if required else field.get("default")
-            unset = "drawn" if name == "seed" else "the model's"
+            unset = "drawn" if name == "seed" else "the model's" if name in known else "none"
             shown = default if required else unset if default is None else repr(default)
             yield f"| `{name}` | {kind} | {shown} | {_range(kinds)} | {field.get('description', '')} |"
 

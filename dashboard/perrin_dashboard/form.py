@@ -1,11 +1,12 @@
 """A form from a JSON schema: one widget for each field, whatever the modality.
 
 The prompt comes first and large, then what the modality itself asks for; the settings that every modality shares and
-few people touch wait under Advanced.
+few people touch wait under Advanced, and what a modality calls a group under its name.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -22,6 +23,9 @@ ADVANCED = frozenset({"model", "steps", "sampler", "guidance", "strict"})
 
 LARGE = 2**31
 """A bound beyond this is of no interest to a person."""
+
+_TURN = "_files"
+"""Counts how often the form was filled: a widget that holds files cannot be emptied, only replaced."""
 
 LONG = 100
 """A text that may be this long gets a line of its own."""
@@ -44,10 +48,15 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
     if "prompt" in fields:
         values["prompt"] = _prompt(info, fields["prompt"])
     shown = [field for name, field in fields.items() if name != "prompt" and name not in ADVANCED]
-    wide = [field for field in shown if _is_text(field) and not field.choices and (field.longest or LONG) >= LONG]
-    for field in wide:
-        values[field.name] = _widget(info.name, field, defaults)
-    values |= _grid(info.name, [field for field in shown if field not in wide], defaults)
+    for group in dict.fromkeys(field.group for field in sorted(shown, key=lambda field: bool(field.group))):
+        together = [field for field in shown if field.group == group]
+        said = [st.session_state.get(_key(info.name, field.name)) or field.default for field in together]
+        begun = any(value != field.default and value != "" for value, field in zip(said, together, strict=True))
+        with st.expander(group, expanded=begun) if group else contextlib.nullcontext():
+            wide = [field for field in together if _is_line(field)]
+            for field in wide:
+                values[field.name] = _widget(info.name, field, defaults)
+            values |= _grid(info.name, [field for field in together if field not in wide], defaults)
     with st.expander("Advanced", icon=":material/tune:"):
         if "model" in fields:
             values["model"] = _model(info, fields["model"], models)
@@ -73,6 +82,7 @@ def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] |
     """Write values where the widgets will read them; fields that are not named go back to their default."""
     if values is None:
         return
+    st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1  # what was uploaded for others is let go
     for name, field in fields.items():
         value = values.get(name)
         if value is None:
@@ -134,6 +144,10 @@ def _model(info: ModalityInfo, field: Field, models: Sequence[ModelInfo]) -> str
     )
 
 
+def _is_line(field: Field) -> bool:
+    return _is_text(field) and not field.choices and not field.accepts and (field.longest or LONG) >= LONG
+
+
 def _is_text(field: Field) -> bool:
     return field.kind in {"string", "object"} or (field.kind == "array" and not field.choices)
 
@@ -142,13 +156,16 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
     """The widget that fits a field, and what it holds."""
     key = _key(modality, field.name)
     default = defaults.get(field.name, field.default)
-    shown = "Random" if field.name == "seed" else "Default" if default is None else str(default)
+    unsaid = "" if _is_line(field) else "Default"
+    shown = "Random" if field.name == "seed" else unsaid if default is None else str(default)
     common: dict[str, Any] = {
         "label": field.title,
         "key": key,
         "help": ". ".join(part for part in (field.help.rstrip("."), field.range) if part) or None,
         "persist_state": "session",
     }
+    if field.accepts:
+        return _files(field, common)
     if field.choices and field.kind == "array":
         return st.multiselect(options=list(field.choices), default=field.default or [], **common)
     if field.choices:
@@ -167,6 +184,26 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
     if field.kind == "array" and text:
         return [convert(field, part.strip()) for part in text.split(",") if part.strip()]
     return convert(field, text) if text else None
+
+
+def _files(field: Field, common: Mapping[str, Any]) -> Any:
+    """Files from the person's machine, as bytes; or the ids of artifacts and uploads, where that is what they have."""
+    several = field.kind == "array"
+    given = st.file_uploader(
+        common["label"],
+        accept_multiple_files=several,
+        key=f"{common['key']}/file/{st.session_state.get(_TURN, 0)}",
+        help=common["help"],
+    )
+    text = st.text_input(
+        **{**common, "help": None},
+        placeholder="or the ids of results" if several else "or the id of a result",
+        label_visibility="collapsed",
+    )
+    held = given if isinstance(given, list) else [] if given is None else [given]
+    found: list[bytes | str] = [file.getvalue() for file in held]
+    found = found or [part.strip() for part in (text or "").split(",") if part.strip()]
+    return found if several else next(iter(found), None)
 
 
 def _number(field: Field, shown: str, common: dict[str, Any]) -> int | float | None:

@@ -2,31 +2,117 @@
 
 from __future__ import annotations
 
-from typing import Self
+import re
+from typing import Annotated, Any, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, JsonValue, field_validator
+from pydantic_core import PydanticCustomError
 
 from perrin.errors import InvalidInput
-from perrin.modality import Format, Modality, Parameters, View
+from perrin.inputs import Input
+from perrin.modality import SEED_LIMIT, Format, Modality, Parameters, View
 from perrin.models import ModelCard
+from perrin.models.card import CALIBRATED
+from perrin_image.prompts import read_prompt
 
-__all__ = ["ImageParameters", "modality"]
+__all__ = ["ImageParameters", "modality", "no_transparency"]
+
+STRENGTH = 0.6
+VARIATION = 0.4
+"""The default strength without a prompt: with nothing to go to, more only melts the picture."""
+
+LEAST_SIDE = 16
+"""A picture is not made smaller than this to make room around it."""
+
+FROM: dict[str, JsonValue] = {"group": "From a picture"}
+BETWEEN: dict[str, JsonValue] = {"group": "Between two prompts or seeds"}
+
+_BACKGROUND = re.compile(r"white|transparent|#[0-9a-fA-F]{6}")
 
 
 class ImageParameters(Parameters):
     """A picture to be."""
 
-    prompt: str = Field(min_length=1, max_length=300, title="Prompt", description="What to show, in English.")
+    prompt: str | None = Field(
+        None,
+        min_length=1,
+        max_length=300,
+        title="Prompt",
+        description="What to show, in English. (red:1.3) apple gives a part a weight, 0 to 2. With an image it may be "
+        "left out.",
+    )
     negative: str = Field("", max_length=300, title="Negative prompt", description="What to steer away from.")
     style: str | None = Field(None, max_length=40, title="Style", description="Drawing style, one the model knows.")
     size: int | None = Field(None, ge=16, le=4096, title="Size", description="Side of the picture, in pixels.")
+    image: Annotated[str, Input("image/*")] | None = Field(
+        None,
+        title="Image",
+        json_schema_extra=FROM,
+        description="A picture to begin with. It is scaled to cover the size, and what stands over is cut off.",
+    )
+    strength: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Strength",
+        json_schema_extra=FROM,
+        description="How far to go from the image: 0 gives it back, 1 forgets it. Left out: 0.6; 0.4 without a "
+        "prompt; 1 with a mask or expand.",
+    )
+    mask: Annotated[str, Input("image/*")] | None = Field(
+        None,
+        title="Mask",
+        json_schema_extra=FROM,
+        description="White where to paint into the image; what is black is kept as it is. Fitted like the image.",
+    )
+    expand: int = Field(
+        0,
+        ge=0,
+        le=2048,
+        title="Expand",
+        json_schema_extra=FROM,
+        description="Paint so many pixels around the image, made smaller to fit; white paper in it counts as empty.",
+    )
+    background: str = Field("white", title="Background", description="white, transparent, or a colour such as #ffcc00.")
 
-    @field_validator("prompt")
+    morph: str | None = Field(
+        None,
+        min_length=1,
+        max_length=300,
+        title="Morph",
+        json_schema_extra=BETWEEN,
+        description="A second prompt; the items go evenly from the first to it.",
+    )
+    seed_to: int | None = Field(
+        None,
+        ge=0,
+        lt=SEED_LIMIT,
+        title="Seed to",
+        json_schema_extra=BETWEEN,
+        description="A second seed; the items go evenly from the first to it.",
+    )
+    blend: float | None = Field(
+        None,
+        ge=0,
+        le=1,
+        title="Blend",
+        json_schema_extra=BETWEEN,
+        description="How far towards morph and seed_to all items are. Left out: evenly from 0 to 1; one alone, half.",
+    )
+
+    @field_validator("prompt", "morph")
     @classmethod
-    def _not_blank(cls, prompt: str) -> str:
-        if not prompt.strip():
+    def _not_blank(cls, prompt: str | None) -> str | None:
+        if prompt is not None and not prompt.strip():
             raise ValueError("a prompt of at least one word")
-        return prompt.strip()
+        return prompt if prompt is None else prompt.strip()
+
+    @field_validator("background")
+    @classmethod
+    def _known(cls, background: str) -> str:
+        if not _BACKGROUND.fullmatch(background):
+            raise PydanticCustomError("background", "white, transparent, or a colour such as #ffcc00")
+        return background.lower()
 
     def resolved(self, card: ModelCard) -> Self:
         """The same request with the model's defaults; checks that the model can do its size and style.
@@ -34,7 +120,7 @@ class ImageParameters(Parameters):
         Raises:
             InvalidInput: names the field and what this model allows.
         """
-        result = super().resolved(card)
+        result = super(ImageParameters, self._begun(card)._between()).resolved(card)
         sizes = [width for width, height in card.sizes if width == height]
         if result.size is None:
             result = result.model_copy(update={"size": sizes[0]})
@@ -43,16 +129,81 @@ class ImageParameters(Parameters):
         styles = card.conditioners.get("style", [])
         if result.style is not None and result.style not in styles:
             raise InvalidInput("style", result.style, f"one of {', '.join(styles)} for model {card.name}")
+        room = ((result.size or 0) - LEAST_SIDE) // 2
+        if result.expand > room:
+            raise InvalidInput("expand", result.expand, f"at most {room} for a picture of {result.size} pixels")
         return result
+
+    @property
+    def places(self) -> list[float]:
+        """How far towards the second prompt and seed each item is; empty where there is neither."""
+        if self.morph is None and self.seed_to is None:
+            return []
+        if self.blend is not None:
+            return [self.blend] * self.count
+        return [number / (self.count - 1) for number in range(self.count)] if self.count > 1 else [0.5]
+
+    def item(self, number: int) -> dict[str, Any]:
+        """What makes item ``number`` alone; of items on the way to another prompt or seed, its place on it."""
+        if self.places and self.blend is None:
+            return {"seed": self.seed, "count": 1, "blend": self.places[number]}
+        return super().item(number)
+
+    def check_format(self, format: Format) -> None:
+        """Raise `InvalidInput` if the background needs what ``format`` has not."""
+        if self.background == "transparent" and format.media_type == "image/jpeg":
+            raise no_transparency(format)
+
+    def _between(self) -> Self:
+        """The same request, its prompts and what lies between them checked."""
+        weighed = read_prompt(self.prompt or "")
+        if self.morph is not None and self.prompt is None:
+            raise InvalidInput("morph", self.morph, "a prompt as well, to begin with")
+        if self.morph is not None and weighed.parts:
+            raise InvalidInput("morph", self.morph, "a prompt without weights to begin with")
+        if self.blend is not None and not self.places:
+            raise InvalidInput("blend", self.blend, "a second prompt (morph) or seed (seed_to) as well")
+        return self
+
+    def _begun(self, card: ModelCard) -> Self:
+        """The same request with what follows from its image, if it has one."""
+        if self.image is None:
+            if self.prompt is None:
+                raise InvalidInput("prompt", None, "a value: it is required, unless there is an image")
+            for name in ("strength", "mask"):
+                if getattr(self, name) is not None:
+                    raise InvalidInput(name, getattr(self, name), "an image as well")
+            if self.expand:
+                raise InvalidInput("expand", self.expand, "an image as well")
+            return self
+        painting = self.mask is not None or self.expand > 0
+        usual = 1.0 if painting else VARIATION if self.prompt is None else STRENGTH
+        strength = usual if self.strength is None else self.strength
+        changes: dict[str, Any] = {"strength": strength}
+        if strength < 1 and self.sampler == CALIBRATED:
+            raise InvalidInput("sampler", CALIBRATED, "another: a calibrated plan begins at noise, not at an image")
+        if self.sampler is None and (painting or strength < 1):
+            changes |= {"sampler": card.defaults.get("sampler"), "steps": self.steps or card.defaults.get("steps")}
+        return self.model_copy(update=changes)
+
+
+def no_transparency(format: Format) -> InvalidInput:
+    """What is wrong with a transparent picture in ``format``."""
+    return InvalidInput("format", format.name, "png or webp: JPEG has no transparency")
 
 
 modality = Modality(
     name="image",
     title="Image",
-    summary="Pictures from a prompt.",
+    summary="Pictures from a prompt, or from a picture.",
     parameters=ImageParameters,
     view=View.IMAGE,
-    formats=(Format("png", "image/png"),),
+    formats=(
+        Format("png", "image/png"),
+        Format("webp", "image/webp"),
+        Format("jpg", "image/jpeg"),
+        Format("jpeg", "image/jpeg"),
+    ),
     runtime="perrin_image.runtime:ImageRuntime",
     default_model="emoji-64",
     package="perrin_image",

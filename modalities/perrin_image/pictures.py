@@ -10,16 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["grid_of", "to_pixels", "to_tensor", "transparent"]
+__all__ = ["Pixels", "grid_of", "on", "over", "to_pixels", "to_tensor", "transparent"]
 
 Pixels = npt.NDArray[np.uint8]
 
+WHITE = (255, 255, 255)
 
-def to_tensor(pixels: npt.NDArray[np.uint8]) -> Tensor:
-    """Straight-alpha uint8 (B, H, W, 4) as float32 (B, 4, H, W) in [-1, 1]: colour over white, and alpha."""
-    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
-    colour, alpha = x[:, :3], x[:, 3:]
-    return torch.cat([colour * alpha + (1 - alpha), alpha], dim=1) * 2 - 1
+HAZE = 6
+"""So far from 0 and 255 a model's alpha strays where it means them."""
 
 
 def to_pixels(x: Tensor) -> Pixels:
@@ -29,12 +27,47 @@ def to_pixels(x: Tensor) -> Pixels:
     return out
 
 
+def to_tensor(pixels: Pixels) -> Tensor:
+    """Straight-alpha uint8 (B, H, W, 4) to float32 (B, 4, H, W) in [-1, 1]: colour over white, and alpha."""
+    x = torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255
+    colour, alpha = x[:, :3], x[:, 3:]
+    return torch.cat([colour * alpha + (1 - alpha), alpha], dim=1) * 2 - 1
+
+
 def transparent(pixels: Pixels) -> Pixels:
-    """Colour over white plus alpha (H, W, 4) to straight-alpha RGBA: undoes the compositing on white."""
+    """Colour over white plus alpha (H, W, 4) to straight-alpha RGBA: undoes the compositing on white.
+
+    Alpha within `HAZE` of nothing or all becomes that, and what lies between is stretched.
+    """
     alpha = pixels[..., 3:].astype(np.float32) / 255
-    over = pixels[..., :3].astype(np.float32) / 255
-    colour = np.where(alpha > 1 / 255, (over - (1 - alpha)) / np.maximum(alpha, 1 / 255), 1.0)
-    return np.concatenate([(colour.clip(0, 1) * 255).round().astype(np.uint8), pixels[..., 3:]], axis=-1)
+    white = pixels[..., :3].astype(np.float32) / 255
+    colour = np.where(alpha > 1 / 255, (white - (1 - alpha)) / np.maximum(alpha, 1 / 255), 1.0)
+    clear = ((alpha * 255 - HAZE) / (255 - 2 * HAZE)).clip(0, 1)
+    straight: Pixels = (np.concatenate([colour.clip(0, 1), clear], axis=-1) * 255).round().astype(np.uint8)
+    return straight
+
+
+def on(pixels: Pixels, background: str) -> Pixels:
+    """A model's picture, colour over white plus alpha (H, W, 4), on a background: see `over`."""
+    if background == "white":
+        return pixels[..., :3]
+    return over(transparent(pixels), background)
+
+
+def over(pixels: Pixels, background: str) -> Pixels:
+    """A straight-alpha picture (H, W, 4) on a background.
+
+    Args:
+        pixels: uint8.
+        background: ``white`` or a colour such as ``#ffcc00``, for (H, W, 3); ``transparent``, for (H, W, 4) as it is.
+    """
+    if background == "transparent":
+        return pixels
+    colour = WHITE if background == "white" else tuple(bytes.fromhex(background[1:]))
+    alpha = pixels[..., 3:].astype(np.float32) / 255
+    mixed = pixels[..., :3] * alpha + np.asarray(colour, np.float32) * (1 - alpha)
+    rounded: Pixels = mixed.round().astype(np.uint8)
+    return rounded
 
 
 def grid_of(pixels: Pixels, columns: int, gap: int = 2) -> Pixels:

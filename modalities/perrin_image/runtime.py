@@ -1,31 +1,39 @@
-"""Runs image models: a prompt's tokens into a latent diffusion model, its latents into pictures."""
+"""Runs image models: prompts and pictures into a latent diffusion model, its latents into pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, cast
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from perrin import diffusion as d
 from perrin.diffusion import Run
+from perrin.diffusion.grid import Grid
+from perrin.diffusion.guidance import Guidance
+from perrin.diffusion.plan import Plan
 from perrin.errors import Degenerate, InvalidInput, ModelError
+from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.text import text_encoder
-from perrin_image.face import ImageParameters
-from perrin_image.pictures import to_pixels
-from perrin_image.png import write_png
+from perrin_image.between import blend, slerp
+from perrin_image.face import ImageParameters, no_transparency
+from perrin_image.painting import Canvas, canvas_of
+from perrin_image.pictures import Pixels, on, to_pixels, to_tensor
+from perrin_image.prompts import read_prompt
+from perrin_image.writing import write, write_png
 
 __all__ = ["ImageRuntime"]
 
-Pixels = npt.NDArray[np.uint8]
+NO_FILES: Mapping[str, InputFile] = {}
+
+LEAST_ALPHA = 8
+"""A picture that is nowhere more opaque, of 255, is empty."""
 
 
 class ImageRuntime:
@@ -56,30 +64,68 @@ class ImageRuntime:
         codec = cast(Autoencoder, load_network(card, "autoencoder", device))
         return cls(card, device, codec, load_network(card, "transformer", device))
 
-    def start(self, parameters: ImageParameters) -> Run:
-        """Encode the prompt, choose grid, solver and guidance, and draw the starting noise.
+    def start(self, parameters: ImageParameters, inputs: Mapping[str, InputFile] = NO_FILES) -> Run:
+        """Encode prompt and picture, choose grid, solver and guidance, and draw the starting noise.
 
-        The latent grid follows the picture's size; item i has seed + i.
+        The latent grid follows the picture's size.
         """
         p = parameters
         if p.seed is None or p.steps is None or p.size is None or p.sampler is None or p.guidance is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
-        styles = self.card.conditioners["style"]
-        label = torch.tensor([styles.index(p.style or "any")], device=self.device)
-        text = text_encoder(self.device)([p.prompt, p.negative])
-        condition, null = (
-            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label} for i in (0, 1)
-        )
+        canvas = canvas_of(p, inputs)
         grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **self.card.grid})
+        rest = grid if canvas is None else grid.tail(cast(float, p.strength))
+        latent = None if canvas is None else self._latent(canvas)
+        condition, guidance = self._guidance(p)
+        if canvas is not None and latent is not None and canvas.keeps:
+            guidance = d.guidance.constrained(guidance, latent, canvas.kept(self._codec.factor).to(self.device))
         side = p.size // self._codec.factor
+        shape = (self._codec.latent, side, side)
+        seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
         return d.start(
-            d.guidance.classifier_free(self._denoiser, p.guidance, null),
-            plan_of(self.card, p.sampler, grid),
-            shape=(self._codec.latent, side, side),
-            seeds=[p.seed + item for item in range(p.count)],
+            guidance,
+            self._plan(p, grid, rest),
+            shape=shape,
+            seeds=seeds,
             condition=condition,
+            noise=None if p.seed_to is None else slerp(seeds, [p.seed_to] * p.count, p.places, shape),
+            initial=latent if len(rest) < len(grid) else None,
             device=self.device,
         )
+
+    def _guidance(self, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
+        """The network's condition, and guidance away from the negative prompt; no prompt has nothing to guide to."""
+        styles = self.card.conditioners["style"]
+        label = torch.tensor([styles.index(p.style or "any")], device=self.device)
+        prompt = read_prompt(p.prompt or "")
+        others = [p.morph] if p.morph is not None else [text for text, _ in prompt.parts]
+        text = text_encoder(self.device)([prompt.text, p.negative, *others])
+        condition, null, *rest = (
+            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label}
+            for i in range(2 + len(others))
+        )
+        scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
+        guidance = d.guidance.classifier_free(self._denoiser, scale, null)
+        if p.morph is not None:
+            tokens, mask = blend(text.tokens[[0, 2]], text.mask[[0, 2]], p.places)
+            return {"context": tokens, "context_mask": mask, "label": label}, guidance
+        if prompt.parts:
+            return condition, d.guidance.weighted(guidance, rest, [weight for _, weight in prompt.parts])
+        return condition, guidance
+
+    @torch.inference_mode()
+    def _latent(self, canvas: Canvas) -> Tensor:
+        """(1, latent, h, w) of the picture, with what is to be painted over."""
+        return self._codec.encode(to_tensor(canvas.guide[None]).to(self.device))
+
+    def _plan(self, p: ImageParameters, grid: Grid, rest: Grid) -> Plan:
+        try:
+            return plan_of(self.card, cast(str, p.sampler), rest)
+        except InvalidInput as error:
+            if len(rest) == len(grid):
+                raise
+            left = f"more, or more steps: {len(rest)} of {len(grid)} are left, and {p.sampler} wants {error.wanted}"
+            raise InvalidInput("strength", p.strength, left) from None
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:
@@ -87,16 +133,35 @@ class ImageRuntime:
         return write_png(to_pixels(self._codec.decode(clean[:1]))[0][..., :3])
 
     @torch.inference_mode()
-    def decode(self, clean: Tensor, parameters: ImageParameters) -> Sequence[Pixels]:
-        """uint8 pictures (H, W, 3), colour over white."""
-        return [picture[..., :3] for picture in to_pixels(self._codec.decode(clean))]
+    def decode(
+        self, clean: Tensor, parameters: ImageParameters, inputs: Mapping[str, InputFile] = NO_FILES
+    ) -> Sequence[Pixels]:
+        """uint8 pictures on the background: (H, W, 3), or (H, W, 4) with straight alpha on a transparent one.
+
+        Where a request paints into a picture, what was to be kept of it is that picture, bit for bit.
+        """
+        background = parameters.background
+        pictures = [on(picture, background) for picture in to_pixels(self._codec.decode(clean))]
+        canvas = canvas_of(parameters, inputs)
+        if canvas is None or not canvas.keeps:
+            return pictures
+        return [canvas.composite(picture, background) for picture in pictures]
 
     def check(self, result: Pixels) -> None:
-        """Refuse a picture of one colour."""
-        if result.std() < 1.0:
-            shown = result.reshape(-1, result.shape[-1]).mean(0).round().astype(int).tolist()
+        """Refuse a picture of one colour, and one that is transparent all over."""
+        if result.shape[-1] == 4 and result[..., 3].max() < LEAST_ALPHA:
+            raise Degenerate("the picture is empty, transparent all over; try another seed, prompt or less guidance")
+        flat = result.reshape(-1, result.shape[-1])
+        if flat.std(0).max() < 1.0:
+            shown = flat.mean(0).round().astype(int).tolist()[:3]
             raise Degenerate(f"the picture is one flat colour, RGB {shown}; try another seed, prompt or less guidance")
 
     def export(self, results: Sequence[Pixels], format: Format, metadata: Mapping[str, Any]) -> bytes:
-        """One PNG with its metadata."""
-        return write_png(results[0], metadata)
+        """One picture with its metadata.
+
+        Raises:
+            InvalidInput: a transparent picture as JPEG, which has no transparency.
+        """
+        if results[0].shape[-1] == 4 and format.media_type == "image/jpeg":
+            raise no_transparency(format)
+        return write(results[0], format.media_type, metadata)

@@ -35,6 +35,9 @@ __all__ = ["Supervisor", "devices", "run"]
 CALL_SECONDS, CALLS = 10.0, 3
 """The worker calls itself through the broker this often, and listens anew after so many calls that it has not heard."""
 
+MOMENT_SECONDS = 0.5
+"""A lease must have been seen lapsed for so long, by somebody who could have written, before its job is taken back."""
+
 _log = structlog.get_logger("perrin.supervisor")
 
 
@@ -50,6 +53,9 @@ class _Every:
             return False
         self._next = now + self._seconds
         return True
+
+    def within(self, seconds: float) -> None:
+        self._next = min(self._next, time.monotonic() + seconds)
 
 
 class Supervisor:
@@ -83,6 +89,7 @@ class Supervisor:
         self._account, self._call = _Every(1.0), _Every(CALL_SECONDS)
         self._orphans: dict[LeaseRef, None] = {}
         self._mercy_until = 0.0
+        self._lapsed: dict[LeaseRef, float] = {}
         self._probing = False
         self._over = threading.Event()
         self._guard = threading.Thread(target=self._guard_leases, name="leases", daemon=True)
@@ -251,13 +258,24 @@ class Supervisor:
         for worker in self._store.workers.lose():  # a write, and so a look at whether others could write
             _log.warning("worker lost", lost=worker)
         if self._patience(began):
-            self._sweep(self._store.expire_leases(self._settings.lease_seconds / 4))
+            self._expire()
         self._store.promote()
         self._store.rest()
         self._unblock()
         self._sender.flush()
         for pool in self._store.queued_pools():
             self._sender.send(pool)
+
+    def _expire(self) -> None:
+        """Take back what has lapsed `MOMENT_SECONDS` after this machine saw that jobs could be written: a holder whom a
+        lock has kept from renewing does so, or gives its job back, as soon as the lock is gone.
+        """
+        lapsed, now = self._store.lapsed(), time.monotonic()
+        self._lapsed = {lease: self._lapsed.get(lease, now) for lease in lapsed}
+        sure = [lease for lease, seen in self._lapsed.items() if now - seen >= MOMENT_SECONDS]
+        self._sweep(self._store.expire_leases(self._settings.lease_seconds / 4, sure))
+        if len(sure) < len(lapsed):
+            self._reconcile.within(MOMENT_SECONDS)
 
     def _hear(self) -> None:
         """Start listening again if hints are sent and not heard. Jobs wait for it no longer than for a lost hint."""

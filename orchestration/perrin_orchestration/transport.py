@@ -21,6 +21,7 @@ from celery import Celery
 from kombu import Exchange, Queue
 
 from perrin.settings import Settings
+from perrin_orchestration import folder_broker
 
 __all__ = ["HintReceiver", "HintSender", "make_app"]
 
@@ -69,6 +70,7 @@ def make_app(settings: Settings) -> Celery:
         worker_redirect_stdouts=False,
     )
     if app.conf.broker_url.startswith("filesystem://"):
+        folder_broker.install()
         folder = settings.home_path / "broker"
         app.conf.broker_transport_options = {
             "data_folder_in": str(folder / "queue"),  # "in" and "out" are seen from the two ends of one queue

@@ -34,6 +34,8 @@ class Field:
         default: what is used when it is left out; None: the model's own default.
         required: it cannot be left out.
         accepts: the media types of the files that it takes; none if it takes no file.
+        group: what a form puts it under, closed at first; nothing where it is always in sight. A plugin says it with
+            ``json_schema_extra={"group": ...}``.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Field:
     default: Any
     required: bool
     accepts: tuple[str, ...] = ()
+    group: str = ""
 
     @property
     def range(self) -> str:
@@ -92,6 +95,7 @@ def _field(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], r
         default=part.get("default"),
         required=required,
         accepts=tuple(inner.get("accept", ())) if inner.get("format") == FORMAT else (),
+        group=part.get("group", ""),
     )
 
 

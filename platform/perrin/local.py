@@ -221,9 +221,8 @@ class Results(Sequence["Result"]):
 
     def _metadata(self, items: tuple[int, ...]) -> dict[str, Any]:
         values = dict(self.files[0].metadata["parameters"])
-        values |= {"seed": self.parameters.seed, "count": self.parameters.count}
-        if len(items) == 1:
-            values |= {"seed": values["seed"] + items[0], "count": 1}
+        first = self.parameters.item(items[0])
+        values |= first if len(items) == 1 else {name: getattr(self.parameters, name) for name in first}
         return {**self.files[0].metadata, "parameters": values}
 
 

@@ -108,6 +108,13 @@ class Parameters(BaseModel):
             check_steps(card, result.sampler, result.steps)
         return result
 
+    def item(self, number: int) -> dict[str, Any]:
+        """What to change in resolved parameters so that they make item ``number`` alone."""
+        return {"seed": (self.seed or 0) + number, "count": 1}
+
+    def check_format(self, format: Format) -> None:
+        """Raise `InvalidInput` where what is asked for cannot be written as ``format``; called before anything runs."""
+
 
 @dataclass(frozen=True)
 class Modality:

@@ -137,6 +137,16 @@ def test_a_quarantine_that_nobody_earned_is_found() -> None:
     earned = end(story())
     earned.faults += [Fault(at, "kill engine", "", (Held("j", 1, 11.5),), at) for at in (8.0, 9.0)]
     assert judge(earned).ok
+    orphan = end(story())  # two kills; and a supervisor that died just before its engine claimed
+    orphan.faults += [Fault(8.0, "kill engine", "", (Held("j", 1, 11.5),), 8.0)]
+    orphan.faults += [Fault(8.9, "kill supervisor", "", (Held("other", 1, 11.5),), 8.9)]
+    other = {**event(1, "leased", 1, 8.5), "job_id": "other", "worker": "w"}
+    told = [{**row, "worker": "w"} for row in orphan.end.events]
+    orphan.end = replace(orphan.end, events=(other, *told))
+    assert not judge(orphan).unjust
+    before = end(story())
+    before.faults[1:] = [fault for fault in orphan.faults[1:] if fault.kind != "kill supervisor"]
+    assert judge(before).unjust
     harmful = end(story())
     harmful.harmful.add("j")
     assert judge(harmful).ok

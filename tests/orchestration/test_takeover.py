@@ -26,7 +26,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client,
 
 
 def at_step(job: Job, step: int) -> None:
-    end = time.monotonic() + 60
+    end = time.monotonic() + 200
     while True:
         record = job.refresh()
         if record.progress is not None and record.progress.stage == "step" and record.progress.done >= step:

@@ -83,3 +83,19 @@ def test_a_job_that_its_holder_is_just_writing_is_left_alone(
         assert time.monotonic() - began < 1.0, "it waited for nobody"
     assert [job.id for job in store.expire_leases()] == [first.id]
     store.close()
+
+
+def test_a_holder_that_a_lock_kept_waiting_gets_a_moment(store: JobStore, new: New, clock: Any) -> None:
+    """What the supervisor does: a lapsed lease is looked at twice, and the first look waits for the lock."""
+    first, second = lapsed(store, new, clock), lapsed(store, new, clock)
+    with held_for(store, 0.5, everything(store)):
+        began = time.monotonic()
+        assert set(store.lapsed()) == {first.lease, second.lease}
+        assert time.monotonic() - began > 0.3, "it saw them when they could be written"
+    assert store.expire_leases(sure=[]) == ()
+    store.renew([first.lease], 30.0)
+    assert store.lapsed() == (second.lease,)
+    (back,) = store.expire_leases(sure=[first.lease, second.lease])
+    assert (back.id, back.crashes) == (second.id, 1)
+    assert store.get(first.id).owner == "one"
+    assert store.lapsed() == ()

@@ -67,6 +67,7 @@ def _job(
     face = plugins.modality(submission.modality)
     kind = face.format(submission.format) if submission.format is not None else face.formats[0]
     asked = validate(face, with_artifacts(face, submission))
+    asked.check_format(kind)
     card = context.catalogue.card(asked.model or face.default_model, face.name)
     values = asked.resolved(card).model_dump(mode="json")
     _check_text(**values, label=submission.label, name=submission.name, group=submission.group)

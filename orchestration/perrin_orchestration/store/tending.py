@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from sqlalchemy.engine import Connection, RowMapping
@@ -118,7 +118,17 @@ class Tender(Part):
 
         return self.database.write(work) if self.database.read(lambda c: rows.select(c, leases.IDLE_USERS)) else 0
 
-    def expire_leases(self, within: float = math.inf) -> tuple[Job, ...]:
+    def lapsed(self) -> tuple[LeaseRef, ...]:
+        """The leases that ran out, seen by a transaction that could have written: so could their holders, by now."""
+        now = {"now": self._clock()}
+        lapsed_now = sql.EXPIRED_SQLITE if self.database.dialect == "sqlite" else sql.EXPIRED_POSTGRESQL
+
+        def work(connection: Connection) -> tuple[LeaseRef, ...]:
+            return tuple(_ref(row) for row in rows.select(connection, lapsed_now, now))
+
+        return self.database.write(work) if self.database.read(lambda c: rows.select(c, sql.LAPSED, now)) else ()
+
+    def expire_leases(self, within: float = math.inf, sure: Collection[LeaseRef] | None = None) -> tuple[Job, ...]:
         """Take back every job whose lease ran out; fail those not begun at their deadline, stop those not finished.
 
         An expired lease counts as a crash: its job is queued again, or quarantined after `CRASHES_ALLOWED`.
@@ -126,6 +136,7 @@ class Tender(Part):
         Args:
             within: seconds in which the store must let it write, or it takes nothing: what kept this waiting has kept
                 holders from renewing.
+            sure: take back these alone; by default whatever lapsed.
 
         Returns:
             The jobs that nobody holds any more, as they are now.
@@ -143,7 +154,8 @@ class Tender(Part):
             overdue = rows.select(connection, sql.OVERDUE, now)
             tell(connection, overdue, now["now"], message="not begun at its deadline")
             settle(connection, overdue, now["now"])
-            back = [self._take_back(connection, row, True, "its lease ran out") for row in expired]
+            known = [row for row in expired if sure is None or _ref(row) in sure]
+            back = [self._take_back(connection, row, True, "its lease ran out") for row in known]
             running = rows.select(connection, sql.OVERDUE_HELD, now)
             tell(connection, running, now["now"], message="asked to stop at its deadline")
             return tuple(rows.job(row) for row in (*overdue, *(row for found in back for row in found)))
@@ -212,3 +224,7 @@ def _cancel(connection: Connection, job_id: str, user_id: str, now: float) -> bo
     flagged = rows.select(connection, sql.CANCEL_HELD, whose)
     tell(connection, flagged, now, message="cancel requested")
     return bool(flagged)
+
+
+def _ref(row: RowMapping) -> LeaseRef:
+    return LeaseRef(row["id"], row["epoch"], row["owner"])

@@ -1,6 +1,6 @@
 """``perrin inspect``: what a file says about how it was made.
 
-Every result carries model, hashes and parameters. `READERS` lists how to find them in a file, by its first bytes.
+Every result carries model, hashes and parameters. `READERS` lists how to find them in a file, by its kind.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ from typing import Annotated, Any
 import typer
 
 from perrin.errors import InvalidInput, NotFound
+from perrin.media import sniff
+from perrin.xmp import read_jpeg, read_webp
 
 __all__ = ["READERS", "inspect", "read_metadata"]
 
@@ -49,17 +51,18 @@ def read_metadata(file: Path) -> dict[str, Any]:
         data = file.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise NotFound(f"{file}: no such file") from None
-    for magic, (kind, reader) in READERS.items():
-        if data.startswith(magic):
-            try:
-                text = reader(data)
-                metadata = None if text is None else json.loads(text)
-            except (ValueError, struct.error, zlib.error) as error:
-                raise InvalidInput("file", str(file), f"a whole {kind}: {error}") from None
-            if not isinstance(metadata, dict):
-                raise NotFound(f"{file}: a {kind}, but nothing in it says how Perrin made it")
-            return metadata
-    raise InvalidInput("file", str(file), "a " + " or ".join(kind for kind, _ in READERS.values()) + " file")
+    found = READERS.get(sniff(data))
+    if found is None:
+        raise InvalidInput("file", str(file), "a " + " or ".join(kind for kind, _ in READERS.values()) + " file")
+    kind, reader = found
+    try:
+        text = reader(data)
+        metadata = None if text is None else json.loads(text)
+    except (ValueError, struct.error, zlib.error) as error:
+        raise InvalidInput("file", str(file), f"a whole {kind}: {error}") from None
+    if not isinstance(metadata, dict):
+        raise NotFound(f"{file}: a {kind}, but nothing in it says how Perrin made it")
+    return metadata
 
 
 def _read_png(data: bytes) -> str | None:
@@ -83,7 +86,7 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, bytes]]:
     while at + 12 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
         body = data[at + 8 : at + 8 + length]
-        if len(body) < length:
+        if len(data) < at + 12 + length:
             raise ValueError("it is cut short")
         (stated,) = struct.unpack_from(">I", data, at + 8 + length)
         if zlib.crc32(kind + body) != stated:
@@ -99,5 +102,9 @@ def _unpacked(data: bytes) -> bytes:
     return zlib.decompressobj().decompress(data, TEXT_LIMIT)
 
 
-READERS: dict[bytes, tuple[str, Callable[[bytes], str | None]]] = {PNG: ("PNG", _read_png)}
-"""First bytes -> (name of the kind, reader of the JSON text)."""
+READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
+    "image/png": ("PNG", _read_png),
+    "image/webp": ("WebP", read_webp),
+    "image/jpeg": ("JPEG", read_jpeg),
+}
+"""Media type -> (name of the kind, reader of the JSON text)."""

@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -60,6 +60,20 @@ class Grid:
         """(N + 1,) lambda = log(alpha / sigma); the last is infinite, and so is the first of a pure-noise start."""
         with np.errstate(divide="ignore"):
             return np.log(self.alpha) - np.log(self.sigma)
+
+    def tail(self, part: float) -> Grid:
+        """The rest of the grid, for a run that begins at a noised sample and not at noise.
+
+        Args:
+            part: of the first time, 0 to 1; the rest begins at the time nearest to it. 1 is the whole grid.
+
+        Raises:
+            InvalidInput: ``part`` is not from 0 to 1.
+        """
+        if not 0 <= part <= 1:
+            raise InvalidInput("part", part, "a number of at least 0 and at most 1")
+        first = int(np.argmin(np.abs(self.times - part * self.times[0])))
+        return replace(self, times=self.times[first:], alpha=self.alpha[first:], sigma=self.sigma[first:])
 
 
 def explicit(process: Process, times: npt.ArrayLike) -> Grid:

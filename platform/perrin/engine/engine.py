@@ -124,11 +124,13 @@ class Engine:
             raise Conflict(f"request {request.id} is in flight already")
         face = plugins.modality(request.modality)
         parameters = face.parameters.model_validate(dict(request.parameters))
+        kind = face.format(request.format)
+        parameters.check_format(kind)
         for slot in slots(face.input_schema, parameters.model_dump(mode="json")) if face.takes_files else ():
             if slot.path not in request.inputs:
                 raise InvalidInput(slot.path, slot.value, "its file as well, among the request's inputs")
         card = self._card(parameters.model or face.default_model, face.name)
-        flight = Flight(request, face, card, parameters.resolved(card), face.format(request.format), key_of(card))
+        flight = Flight(request, face, card, parameters.resolved(card), kind, key_of(card))
         self._admitted[request.id] = flight
         self._line.join(request)
 

@@ -104,7 +104,7 @@ class Flight:
         return (self.request.inputs,) if self.face.takes_files else ()
 
     def _metadata(self, items: tuple[int, ...]) -> dict[str, Any]:
-        """Everything needed to make these items again: for one item, its own seed and a count of one."""
+        """Everything needed to make these items again: for one item, what makes it alone."""
         from perrin import __version__
 
         values = self.parameters.model_dump(mode="json")
@@ -113,7 +113,7 @@ class Flight:
         for path, file in self.request.inputs.items():  # ids are of one platform; what a file was made of is not
             values = put(values, path, f"sha256:{file.sha256}")
         if len(items) == 1:
-            values |= {"seed": self.parameters.seed + items[0], "count": 1}
+            values |= self.parameters.item(items[0])
         return {
             "perrin": __version__,
             "modality": self.face.name,

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from perrin.errors import Conflict
 from perrin.training.ema import Averages
+from perrin.training.sharded import ShardedAdamW
 
 __all__ = ["CHECKPOINT", "load_checkpoint", "save_checkpoint"]
 
@@ -22,15 +23,13 @@ def save_checkpoint(
     path: Path, step: int, seconds: float, network: torch.nn.Module, averages: Averages, optimizer: Any, main: bool
 ) -> None:
     """Write the run as it is after ``step``; every process calls this, and the main one writes."""
-    inner = getattr(optimizer, "optimizer", optimizer)
-    if hasattr(inner, "consolidate_state_dict"):
-        inner.consolidate_state_dict(to=0)
+    stepped = getattr(optimizer, "optimizer", optimizer).state_dict()["state"]  # the processes' shares come together
     if not main:
         return
     tensors: dict[str, Tensor] = {f"network.{k}": v for k, v in network.state_dict().items()}
     for name, average in averages:
         tensors |= {f"{name}.{k}": v for k, v in average.network.state_dict().items()}
-    for number, state in inner.state_dict()["state"].items():
+    for number, state in stepped.items():
         tensors |= {f"optimizer.{number}.{k}": torch.as_tensor(v) for k, v in state.items()}
     part = path.with_suffix(".part")
     notes = {"step": str(step), "seconds": repr(seconds)}
@@ -41,7 +40,7 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    path: Path, network: torch.nn.Module, averages: Averages, optimizer: torch.optim.Optimizer
+    path: Path, network: torch.nn.Module, averages: Averages, optimizer: torch.optim.Optimizer | ShardedAdamW
 ) -> tuple[int, float]:
     """Restore everything from ``path``: the step to go on with and the seconds used; zeros if there is no checkpoint.
 
@@ -67,9 +66,8 @@ def load_checkpoint(
     for key, value in part("optimizer.").items():
         number, _, name = key.partition(".")
         state.setdefault(int(number), {})[name] = value
-    groups = optimizer.state_dict()["param_groups"] if not hasattr(optimizer, "consolidate_state_dict") else None
-    if groups is None:  # sharded: its own dictionary has only this process's share until it is consolidated
-        count = sum(len(group["params"]) for group in optimizer.param_groups)
-        groups = [{**{k: v for k, v in optimizer.param_groups[0].items() if k != "params"}, "params": [*range(count)]}]
-    optimizer.load_state_dict({"state": state, "param_groups": groups})
+    if isinstance(optimizer, ShardedAdamW):
+        optimizer.load_state_dict({"state": state})
+    else:
+        optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})
     return int(notes["step"]), float(notes.get("seconds", 0.0))

@@ -25,6 +25,7 @@ from perrin.training.checkpoint import CHECKPOINT, load_checkpoint, save_checkpo
 from perrin.training.ema import Averages
 from perrin.training.journal import Journal
 from perrin.training.recipe import Stage
+from perrin.training.sharded import ShardedAdamW
 from perrin.training.task import Task
 
 __all__ = ["CHECKPOINT", "Trained", "learning_rate", "leave", "meet", "placed", "run_stage"]
@@ -82,7 +83,7 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
     if stage.compile:
         network.compile()  # in place, so that what wraps it and what is saved keep their names
     trained = accelerator.prepare(network)
-    if not hasattr(optimizer, "consolidate_state_dict"):  # accelerate cannot take one that is sharded
+    if not isinstance(optimizer, ShardedAdamW):  # accelerate takes torch's own alone
         optimizer = accelerator.prepare(optimizer)
     main, parts = accelerator.is_main_process, accelerator.num_processes * stage.accumulate
     first = accelerator.process_index * stage.accumulate
@@ -194,9 +195,7 @@ def _optimizer(stage: Stage, network: torch.nn.Module, accelerator: Any) -> Any:
     options: dict[str, Any] = {"lr": stage.learning_rate, "betas": stage.betas, "weight_decay": stage.weight_decay}
     trainable = [parameter for parameter in network.parameters() if parameter.requires_grad]
     if stage.shard and accelerator.num_processes > 1:
-        from torch.distributed.optim import ZeroRedundancyOptimizer
-
-        return ZeroRedundancyOptimizer(trainable, optimizer_class=torch.optim.AdamW, **options)
+        return ShardedAdamW(trainable, **options)
     return torch.optim.AdamW(trainable, **options)
 
 

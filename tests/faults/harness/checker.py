@@ -10,6 +10,7 @@ do: a job is quarantined only if the process that ran it was really ended three 
 from __future__ import annotations
 
 import json
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -98,7 +99,7 @@ def judge(history: History) -> Verdict:
         _epochs(job_id, events[job_id], verdict)
     _results(history, jobs, verdict)
     _cancels(history.calls, jobs, verdict)
-    _blame(history, jobs, verdict)
+    _blame(history, events, jobs, verdict)
     if not history.clocks_moved:
         _recoveries(history, events, verdict)
     return verdict
@@ -202,8 +203,23 @@ def _cancels(calls: Iterable[Call], jobs: Mapping[str, Mapping[str, Any]], verdi
             verdict.wrong.append(f"job {job_id} was cancelled by nobody")
 
 
-def _blame(history: History, jobs: Mapping[str, Mapping[str, Any]], verdict: Verdict) -> None:
+def _blame(
+    history: History,
+    events: Mapping[str, Sequence[Mapping[str, Any]]],
+    jobs: Mapping[str, Mapping[str, Any]],
+    verdict: Verdict,
+) -> None:
+    """A job's process ended with every fault that struck what it was in; and where it was claimed just after its
+    supervisor was killed, before its engine had seen that.
+    """
     hits: Counter[str] = Counter(held.job for fault in history.faults for held in fault.held)
+    leased = {(job, row["epoch"]): row for job, own in events.items() for row in own if row["state"] == "leased"}
+    killed: dict[str, float] = {}
+    for fault in history.faults:
+        if fault.kind == "kill supervisor":
+            found = (leased.get((held.job, held.epoch), {}).get("worker") for held in fault.held)
+            killed |= {worker: fault.at for worker in found if worker}
+    hits.update(job for (job, _), row in leased.items() if row["at"] > killed.get(row.get("worker") or "", math.inf))
     for job_id, row in jobs.items():
         if row["state"] == "quarantined" and job_id not in history.harmful and hits[job_id] < CRASHES_ALLOWED:
             verdict.unjust.append(f"job {job_id} was quarantined; its process was ended {hits[job_id]} times")

@@ -195,6 +195,26 @@ def test_constraint_and_threshold() -> None:
     assert_allclose(_combine(big, X, 0.5).estimate.abs().max(dim=1).values, [1, 1], rtol=1e-6)
 
 
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+def test_a_part_of_weight_one_changes_nothing_and_of_weight_nought_is_left_out(scale: float) -> None:
+    guided = d.guidance.classifier_free(DENOISER, scale, NULL)
+    here, without = SOME, {"c": torch.tensor([[-1.0]])}
+
+    def estimate(guidance: d.guidance.Guidance, condition: dict[str, torch.Tensor]) -> torch.Tensor:
+        branches = guidance.branches(condition, 0.5)
+        outputs = d.guidance.evaluate(branches, X, d.denoiser.Point(0.5, {}, {}))
+        return guidance.combine([o.clean for o in outputs], X, 0.5, {}).estimate
+
+    def weighted(weight: float) -> torch.Tensor:
+        return estimate(d.guidance.weighted(guided, [without], [weight]), here)
+
+    assert_allclose(weighted(1.0), estimate(guided, here), rtol=1e-6)
+    assert_allclose(weighted(0.0), estimate(guided, without), rtol=1e-5)
+    assert_allclose(weighted(2.0) - weighted(1.0), weighted(1.0) - weighted(0.0), rtol=1e-5)
+    with pytest.raises(InvalidInput, match="one for each of 1"):
+        d.guidance.weighted(guided, [without], [])
+
+
 def test_a_known_part_comes_out_as_it_is() -> None:
     mask, known = torch.tensor([[1.0, 0, 0, 1.0]]), torch.tensor([[0.25, 9, 9, -0.75]])
     guided = d.guidance.constrained(Mixture(FLOW), known, mask)

@@ -242,6 +242,42 @@ def test_a_perfect_denoiser_ends_at_the_clean_sample(name: str, process: str) ->
     assert_allclose(x, clean, atol=1e-9)
 
 
+def test_a_tail_begins_at_the_nearest_time_and_keeps_the_rest() -> None:
+    grid = d.grid.shifted(d.process.flow(), 10, shift=2.5)
+    for part in np.linspace(0, 1, 23):
+        tail = grid.tail(float(part))
+        distance = abs(grid.times - part)
+        assert abs(tail.times[0] - part) == distance.min()
+        first = len(grid) - len(tail)
+        for name in ("times", "alpha", "sigma"):
+            assert_allclose(getattr(tail, name), getattr(grid, name)[first:], rtol=0)
+    assert SOLVERS["dpmpp_2m"](grid.tail(1)).digest == SOLVERS["dpmpp_2m"](grid).digest
+    assert len(grid.tail(0)) == 1
+    for part in (-0.1, 1.1, math.nan):
+        with pytest.raises(InvalidInput, match="at least 0 and at most 1"):
+            grid.tail(part)
+
+
+@pytest.mark.parametrize("name", SOLVERS)
+def test_from_the_middle_the_first_row_sees_the_sample_noised_to_its_level(name: str) -> None:
+    """A plan compiled on a tail begins at alpha x + sigma n, and a denoiser that knows x brings it back."""
+    clean = torch.linspace(-2, 2, 5, dtype=torch.float64)[None]
+    seen: list[torch.Tensor] = []
+
+    class Known(Mixture):
+        def evaluate(self, x, point, condition):  # type: ignore[no-untyped-def]
+            seen.append((x - point.alpha[""] * clean) / point.sigma[""])
+            return Output(clean)
+
+    process = d.process.flow()
+    tail = d.grid.linspace(process, 20).tail(0.6)
+    options: dict[str, Any] = {"shape": (5,), "seeds": [3], "dtype": torch.float64, "initial": clean}
+    x = d.sample(Known(process), SOLVERS[name](tail), **options)
+    if name not in ("edm_churn", "restart", "sa_solver"):  # these move the noise before they look
+        assert_allclose(seen[0], torch.from_numpy(d.noise.normals([3], 0, (5,))), rtol=1e-9)
+    assert_allclose(x, clean, atol=1e-9)
+
+
 @pytest.mark.parametrize("name", [n for n, s in SOLVERS.items() if not s.stochastic])
 def test_the_direction_holds_what_is_kept_of_the_noise(name: str) -> None:
     """CFG++ re-noises along another estimate: the first row gives it what a DDIM step would."""

@@ -26,6 +26,7 @@ from perrin.diffusion.guidance.steered import (
     tempered,
     thresholded,
 )
+from perrin.diffusion.guidance.weighted import Weighted, weighted
 
 __all__ = [
     "APG",
@@ -41,6 +42,7 @@ __all__ = [
     "Tempered",
     "Thresholded",
     "Unguided",
+    "Weighted",
     "apg",
     "autoguidance",
     "cfg_plus_plus",
@@ -53,4 +55,5 @@ __all__ = [
     "reconstruction",
     "tempered",
     "thresholded",
+    "weighted",
 ]
