@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from perrin.errors import InvalidInput
 
-__all__ = ["Pack", "Record", "open_pack", "write_pack"]
+__all__ = ["Pack", "Record", "open_pack", "read_records", "write_pack"]
 
 
 @dataclass(frozen=True)
@@ -90,9 +90,14 @@ def open_pack(folder: Path) -> Pack:
     if not (folder / "report.json").exists():
         raise InvalidInput("pack", str(folder), "a folder with report.json: run prepare() first")
     pictures = np.load(folder / "pictures.npy", mmap_mode="r")
-    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
-    records = tuple(Record(**{**row, "captions": tuple(row["captions"])}) for row in rows)
+    records = read_records(folder)
     if len(pictures) != len(records):
         got = f"{folder}: {len(pictures)} pictures, {len(records)} records"
         raise InvalidInput("pack", got, "as many records as pictures: remove the folder and run prepare() again")
     return Pack(pictures, records)
+
+
+def read_records(folder: Path) -> tuple[Record, ...]:
+    """The records of a pack's folder."""
+    rows = [json.loads(line) for line in (folder / "records.jsonl").read_text().splitlines()]
+    return tuple(Record(**{**row, "captions": tuple(row["captions"])}) for row in rows)

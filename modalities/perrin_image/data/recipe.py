@@ -27,11 +27,11 @@ from .copies import copies_of
 from .duplicates import first_of_each
 from .fetch import SOURCES, extract, fetch, source
 from .pack import Record, write_pack
-from .render import render_image, render_svg
+from .render import SIZE, render_image, render_svg
 from .sets import SETS, Drawing, EmojiSet, read_iconify, read_webp
 from .vocabulary import Vocabulary, load_vocabulary
 
-__all__ = ["RECIPE", "Progress", "attributions", "prepare"]
+__all__ = ["RECIPE", "Progress", "attributions", "prepare", "read_set", "render", "sources"]
 
 #: Raised with every change of what a rendering looks like; cached renderings of another number are ignored.
 RECIPE = 3
@@ -90,21 +90,26 @@ def prepare(cache: Path, progress: Progress = _silent, *, pack: Path | None = No
     folder = pack or cache / "pack"
     if (folder / "report.json").exists():
         return folder
-    roots: dict[str, Path] = {}
-    for done, item in enumerate(SOURCES):
-        progress(done, len(SOURCES), f"fetching {item.package}")
-        roots[item.package] = extract(item, fetch(item, cache / "downloads"), cache / "unpacked")
-    vocabulary = load_vocabulary(
-        roots["emojibase-data"] / "package/en", roots["emojilib"] / "package/dist/emoji-en-US.json"
-    )
+    roots, vocabulary = sources(cache, progress)
     styles = [_style(emoji_set, roots, vocabulary, cache / "rendered", progress) for emoji_set in SETS]
     pictures, records, report = _assemble(styles, vocabulary, progress)
     return write_pack(folder, pictures, records, report, _text(report))
 
 
-def _read(
+def sources(cache: Path, progress: Progress = _silent) -> tuple[dict[str, Path], Vocabulary]:
+    """Fetch and unpack the packages into `cache`: the folder of each, and the vocabulary made of two of them."""
+    roots: dict[str, Path] = {}
+    for done, item in enumerate(SOURCES):
+        progress(done, len(SOURCES), f"fetching {item.package}")
+        roots[item.package] = extract(item, fetch(item, cache / "downloads"), cache / "unpacked")
+    names, words = roots["emojibase-data"] / "package/en", roots["emojilib"] / "package/dist/emoji-en-US.json"
+    return roots, load_vocabulary(names, words)
+
+
+def read_set(
     emoji_set: EmojiSet, roots: dict[str, Path], vocabulary: Vocabulary, dropped: Counter[str]
 ) -> Iterator[Drawing]:
+    """Drawings of one set, from the packages' folders; what is left out is counted by reason in `dropped`."""
     if emoji_set.style == "3d":
         return read_webp(roots["@lobehub/fluent-emoji-3d"] / "package/assets", emoji_set, vocabulary, dropped)
     if emoji_set.style == "clipart":
@@ -116,7 +121,7 @@ def _style(
     emoji_set: EmojiSet, roots: dict[str, Path], vocabulary: Vocabulary, cache: Path, progress: Progress
 ) -> _Style:
     dropped: Counter[str] = Counter()
-    drawings = list(_read(emoji_set, roots, vocabulary, dropped))
+    drawings = list(read_set(emoji_set, roots, vocabulary, dropped))
     read = len(drawings) + dropped.total()
     rendered, faults = _render_all(emoji_set.style, drawings, cache, progress)
     keep: list[int] = []
@@ -137,12 +142,17 @@ def _style(
     return _Style(kept, rendered[[keep[p] for p in firsts]], dropped, read)
 
 
+def render(drawing: Drawing, size: int = SIZE) -> NDArray[np.uint8]:
+    """The picture of a drawing, uint8 [size, size, 4]. Raises InvalidInput where it cannot be drawn."""
+    if drawing.file:
+        return render_image(Path(drawing.file).read_bytes(), size=size)
+    share = 0.0 if drawing.set.style == "clipart" else 0.6
+    return render_svg(drawing.svg, smallest_share=share, size=size)
+
+
 def _render_one(drawing: Drawing) -> tuple[NDArray[np.uint8] | None, str]:
     try:
-        if drawing.file:
-            return render_image(Path(drawing.file).read_bytes()), ""
-        share = 0.0 if drawing.set.style == "clipart" else 0.6
-        return render_svg(drawing.svg, smallest_share=share), ""
+        return render(drawing), ""
     except InvalidInput:
         return None, "cannot be drawn"
 

@@ -26,7 +26,7 @@ from perrin.training.data.decoders import picture
 from perrin_image.data import Record, open_pack, prepare
 from perrin_image.pictures import to_tensor
 
-__all__ = ["Pictures", "load_pictures", "prompts", "to_tensor"]
+__all__ = ["Pictures", "held_out", "load_pictures", "prompts", "to_tensor", "weights_of"]
 
 
 @dataclass(frozen=True)
@@ -75,14 +75,26 @@ def load_pictures(
     if data and data.get("folder"):
         return _own(folder, progress, data)
     pack = open_pack(prepare(folder, progress))
-    held = np.array([crc32(r.id.split("@")[0].encode()) % 50 == 0 for r in pack.records])
+    held = np.array([held_out(record) for record in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
     train = np.flatnonzero(~held & ~barred)
     if not held.any() or not len(train):
         raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
-    weights = np.array([_weight(pack.records[i], emphasis) for i in train], np.float64)
-    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights / weights.sum())
+    weights = weights_of([pack.records[i] for i in train], emphasis)
+    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights)
+
+
+def held_out(record: Record) -> bool:
+    """Whether a picture and its recoloured copies are never trained on: one in fifty."""
+    return crc32(record.id.split("@")[0].encode()) % 50 == 0
+
+
+def weights_of(records: Sequence[Record], emphasis: Mapping[str, float]) -> npt.NDArray[np.float64]:
+    """Sampling probabilities (N,) of pictures; ``emphasis`` as for `load_pictures`."""
+    weights = np.array([_weight(record, emphasis) for record in records], np.float64)
+    chances: npt.NDArray[np.float64] = weights / weights.sum()
+    return chances
 
 
 def _own(folder: Path, progress: Progress, data: Mapping[str, Any]) -> Pictures:

@@ -16,13 +16,14 @@ A teacher, instead of the data, may say what D should be: distillation needs no 
 
 References:
     Ho et al. (2020), eq. 14; Lipman et al., Flow Matching (2023), eq. 23; Karras et al. (2022), eq. 8; Austin et al.
-    (2021), eq. 5; Guttenberg, Diffusion with Offset Noise (2023); Salimans and Ho (2022), algorithm 2 (teachers).
+    (2021), eq. 5; Guttenberg, Diffusion with Offset Noise (2023); Salimans and Ho (2022), algorithm 2 (teachers);
+    Saharia et al., Image Super-Resolution via Iterative Refinement (2021), eq. 6 (errors to the power of 1).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -67,6 +68,7 @@ class Objective(BaseModel):
         weight: ``network``, or one of `perrin.diffusion.loss.WEIGHTS`.
         weight_options: of that weight.
         times: where to train.
+        power: of an error. 1 takes the root of the weight too; a network trained so says the median, not the mean.
         offset_noise: deviation of a number that is added to the noise of a whole channel.
         perceptual: factor on the LPIPS distance of a picture's clean estimate, (B, 3 or 4, H, W), to the picture.
         fields: what is different for single fields, by name.
@@ -79,6 +81,7 @@ class Objective(BaseModel):
     weight: str = "network"
     weight_options: dict[str, float] = {}
     times: Times = Times()
+    power: Literal[1, 2] = 2
     offset_noise: float = Field(0.0, ge=0)
     perceptual: float = Field(0.0, ge=0)
     fields: dict[str, FieldObjective] = {}
@@ -200,7 +203,11 @@ class Loss:
                 aim = rows_of(on_clean, x).to(x) * x + rows_of(on_noise, x).to(x) * noise[name]
                 if wanted is not None:
                     aim = aim + (aims[name] - x) / rows_of(c_out, x).to(x)
-                error = (answer.float() - aim.float()).square()
+                error = (answer.float() - aim.float()).abs()
+                if self.objective.power == 2:
+                    error = error.square()
+                else:
+                    weight = weight.sqrt()
                 if self._perceptual is not None:  # D - aim of D = c_out (F - aim of F)
                     estimate = aims[name] + rows_of(c_out, x).to(x) * (answer.float() - aim)
                     looks = looks + self._look(estimate, aims[name])

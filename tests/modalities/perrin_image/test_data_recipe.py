@@ -26,7 +26,9 @@ from perrin_image.data.captions import (
 )
 from perrin_image.data.clipart import title_of
 from perrin_image.data.fetch import SOURCES, Source, extract, fetch
+from perrin_image.data.large import open_large, prepare_large
 from perrin_image.data.pack import open_pack, write_pack
+from perrin_image.data.render import premultiplied
 from perrin_image.data.sets import SETS, read_iconify
 from perrin_image.data.sheet import contact_sheet
 from perrin_image.data.vocabulary import Concept, Vocabulary, load_vocabulary
@@ -284,6 +286,19 @@ def test_a_second_run_uses_what_is_there(built: Path, tmp_path: Path, monkeypatc
     (built / "report.json").unlink()
     recipe.prepare(tmp_path / "cache", pack=built)
     assert before == ((built / "records.jsonl").read_bytes(), (built / "pictures.npy").read_bytes())
+
+
+def test_the_large_pack_is_of_the_same_pictures(built: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    small = open_pack(built)
+    folder = prepare_large(tmp_path / "cache", lambda *_: None)
+    large = open_large(folder)
+    assert large.records == tuple(record for record in small.records if not record.recoloured)
+    assert large.pictures.shape == (len(large.records), 256, 256, 4)
+    numbers = [small.records.index(record) for record in large.records]
+    apart = np.abs(premultiplied(large.small) - premultiplied(small.pictures[numbers]))
+    assert apart.mean((1, 2, 3)).max() < 0.02, "centred up to half a pixel elsewhere"
+    monkeypatch.setattr("perrin_image.data.large.write_large", None)
+    assert prepare_large(tmp_path / "cache", lambda *_: None) == folder
 
 
 def test_an_incomplete_pack_is_refused(tmp_path: Path) -> None:

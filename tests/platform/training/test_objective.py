@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -38,10 +38,13 @@ def seeded(seed: int = 0) -> torch.Generator:
 @pytest.mark.parametrize("weight", ["network", *losses.WEIGHTS])
 @pytest.mark.parametrize("prediction", PREDICTIONS)
 @pytest.mark.parametrize("process", PROCESSES)
-def test_the_loss_is_the_weighted_error_of_the_clean_estimate(process: str, prediction: str, weight: str) -> None:
+@pytest.mark.parametrize("power", [1, 2])
+def test_the_loss_is_the_weighted_error_of_the_clean_estimate(
+    power: Literal[1, 2], process: str, prediction: str, weight: str
+) -> None:
     config = PROCESSES[process]
     middle = Times(kind="uniform_log_snr", even=False)
-    made = Objective(process=config, prediction=prediction, weight=weight, times=middle).loss()
+    made = Objective(process=config, prediction=prediction, weight=weight, times=middle, power=power).loss()
     clean = torch.randn(64, 3, 5, generator=seeded(1), dtype=torch.float64)
     noised = made.noised(clean, seeded())
     t = noised.t.numpy()
@@ -51,13 +54,13 @@ def test_the_loss_is_the_weighted_error_of_the_clean_estimate(process: str, pred
     found, _ = made.of(network, noised, {})
     t = noised.t.numpy()
     estimate = d.Denoiser(network, d.process.from_config(config), prediction)(noised.state, t)
-    error = (estimate - noised.clean).square().flatten(1).mean(1).numpy()
+    error = ((estimate - noised.clean).abs() ** power).flatten(1).mean(1).numpy()
     alpha, sigma = made.process.alpha(t), made.process.sigma(t)
     if weight == "network":
         counts = 1 / np.asarray(d.prediction.coefficients(prediction, t, alpha, sigma).c_out) ** 2
     else:
         counts = losses.weight(weight, made.process.log_snr(t))
-    assert float(found) == pytest.approx(float((counts * error).mean()), rel=2e-4)
+    assert float(found) == pytest.approx(float((counts ** (power / 2) * error).mean()), rel=2e-4)
 
 
 def test_a_state_is_noised_by_its_process() -> None:
