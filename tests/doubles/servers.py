@@ -288,9 +288,12 @@ class RabbitMQ(Server):
         self._with_channel(lambda channel: None)
 
     def flush(self, *queues: str) -> None:
-        """Throw away what waits in these queues, while it runs."""
+        """Throw away what waits in these queues, while it runs. A queue that was just deleted holds nothing."""
+        from amqp.exceptions import NotFound
+
         for queue in queues:
-            self._with_channel(lambda channel, name=queue: channel.queue_purge(name))
+            with contextlib.suppress(NotFound):
+                self._with_channel(lambda channel, name=queue: channel.queue_purge(name))
 
     def _with_channel(self, work: Callable[..., object]) -> None:
         from amqp import Connection
