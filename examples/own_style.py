@@ -4,7 +4,7 @@
 
     python examples/own_style.py ~/pencil      # 530 drawings with captions; fetches the project's data the first time
     perrin train examples/own_style.yaml --set data.folder=~/pencil       # five minutes
-    perrin models add ~/.perrin/training/pencil/model
+    perrin models add ~/.local/share/perrin/training/pencil/model
     perrin generate image "rocket" --model pencil
 """
 
