@@ -216,6 +216,8 @@ class Supervisor:
         """Notice engines that died or hang; give their jobs back at once and start them again."""
         for engine in self._engines:
             if not engine.ended and engine.hangs:
+                engine.hear()  # what it said while this loop waited for the store, which it may wait for as well
+            if not engine.ended and engine.hangs and time.monotonic() >= self._mercy_until:
                 _log.error("engine hangs", owner=engine.owner, seconds=engine.allowance)
                 engine.kill()
             if engine.ended and engine.spawn_at == 0.0:

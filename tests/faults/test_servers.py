@@ -182,7 +182,9 @@ def test_workers_stop_when_the_database_is_held_for_longer_than_their_leases(for
         held = time.monotonic()
     late = [at - over for at, _, _ in steps_of(forgetful, 211) if over < at < held]
     assert late == [], "it went on computing after its lease was over"
-    assert forgetful.wait(job_id, "succeeded")["crashes"] == 0, "nobody is to blame"
+    ended = forgetful.wait(job_id, "succeeded")
+    told = [event["message"] for event in forgetful.observer.events(job_id) if event["message"]]
+    assert ended["crashes"] == 0, f"nobody is to blame: {told}"
 
 
 @on_both_databases
