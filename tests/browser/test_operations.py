@@ -104,7 +104,7 @@ def test_a_group_is_a_picture_with_its_states(studio: Studio, crashed: Any) -> N
     page.open(f"groups?group={many.id}")
     page.see("variation 3")
     page.keep("group-many")
-    boxes("succeeded")[0].click()
+    page.until("a box that is done", lambda: boxes("succeeded")[0].click() or True)
     page.see("All jobs")
     page.see("Its group")
 
@@ -140,8 +140,8 @@ def test_a_dead_letter_is_tried_again(studio: Studio, crashed: Any) -> None:
     page = studio.page
     page.open("jobs")
     page.see("flat as a board")
-    box = page.until("the states", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-jobs-state input"))
-    box.click()
+    box = ".st-key-jobs-state input"
+    page.until("the states", lambda: page.driver.find_element(By.CSS_SELECTOR, box).click() or True)
     page.until("the choice", lambda: _option(page, "Dead letters"))
     page.see("nobody has tried again")
     page.see("flat as a board")
