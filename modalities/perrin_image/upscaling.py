@@ -18,7 +18,6 @@ from collections.abc import Callable
 from typing import Any, Self, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 from torch.nn import functional as F
@@ -27,7 +26,7 @@ from perrin import diffusion as d
 from perrin.errors import InvalidInput, ModelError
 from perrin.models import ModelCard
 from perrin.models.weights import load_network
-from perrin_image.pictures import to_pixels, to_tensor, transparent
+from perrin_image.pictures import Pixels, to_pixels, to_tensor, transparent
 
 __all__ = ["FACTOR", "INSIDE", "OUTSIDE", "Residual", "Upscaler", "bicubic", "enlarge"]
 
@@ -42,8 +41,6 @@ OUTSIDE = PLANES * FACTOR**2
 
 INSIDE = 2 * OUTSIDE + PLANES + 1
 """Channels that the network is given: the noisy residual, what it adds to, the small picture, and how noisy that is."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 def bicubic(low: Tensor) -> Tensor:

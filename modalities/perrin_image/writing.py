@@ -11,16 +11,13 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
-import numpy.typing as npt
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
 from perrin.xmp import packet
+from perrin_image.pictures import Pixels
 
 __all__ = ["write", "write_png"]
-
-Pixels = npt.NDArray[np.uint8]
 
 JPEG_QUALITY = 95
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from PIL import Image
 from safetensors.torch import save_file
@@ -28,7 +27,7 @@ from perrin.training.objective import Objective
 from perrin.training.perceptual import Perceptual, Trunk
 from perrin_image.data import attributions
 from perrin_image.data.large import LargePack, open_large, prepare_large
-from perrin_image.pictures import grid_of, to_pixels, to_tensor, transparent
+from perrin_image.pictures import Pixels, grid_of, to_pixels, to_tensor, transparent
 from perrin_image.training.dataset import held_out, weights_of
 from perrin_image.training.fidelity import psnr, ssim
 from perrin_image.upscaling import FACTOR, INSIDE, OUTSIDE, Residual, bicubic, enlarge
@@ -41,8 +40,6 @@ noisy decides, for a small picture leaves little open."""
 
 WINDOW = 64
 """Side of the part of a crop whose looks count; the trunk costs more than the network."""
-
-Pixels = npt.NDArray[np.uint8]
 
 
 class Batch(NamedTuple):

@@ -121,10 +121,9 @@ class Tender(Part):
     def lapsed(self) -> tuple[LeaseRef, ...]:
         """The leases that ran out, seen by a transaction that could have written: so could their holders, by now."""
         now = {"now": self._clock()}
-        lapsed_now = sql.EXPIRED_SQLITE if self.database.dialect == "sqlite" else sql.EXPIRED_POSTGRESQL
 
         def work(connection: Connection) -> tuple[LeaseRef, ...]:
-            return tuple(_ref(row) for row in rows.select(connection, lapsed_now, now))
+            return tuple(_ref(row) for row in self._ran_out(connection, now))
 
         return self.database.write(work) if self.database.read(lambda c: rows.select(c, sql.LAPSED, now)) else ()
 
@@ -145,10 +144,9 @@ class Tender(Part):
         lapsed = self.database.read(lambda c: rows.select(c, sql.LAPSED, now))
         late = self.database.read(lambda c: rows.select(c, sql.TOO_LATE, now))
         began = time.monotonic()
-        lapsed_now = sql.EXPIRED_SQLITE if self.database.dialect == "sqlite" else sql.EXPIRED_POSTGRESQL
 
         def work(connection: Connection) -> tuple[Job, ...]:
-            expired = rows.select(connection, lapsed_now, now)
+            expired = self._ran_out(connection, now)
             if time.monotonic() - began > within:
                 return ()
             overdue = rows.select(connection, sql.OVERDUE, now)
@@ -161,6 +159,10 @@ class Tender(Part):
             return tuple(rows.job(row) for row in (*overdue, *(row for found in back for row in found)))
 
         return self.database.write(work) if lapsed or late else ()  # the usual case takes no write lock
+
+    def _ran_out(self, connection: Connection, now: dict[str, float]) -> Sequence[RowMapping]:
+        found = sql.EXPIRED_SQLITE if self.database.dialect == "sqlite" else sql.EXPIRED_POSTGRESQL
+        return rows.select(connection, found, now)
 
     def crashed(self, owner: str, blamed: Iterable[str], how: str) -> tuple[Job, ...]:
         """An engine process died: take back all it held at once, and count a crash for the jobs to blame.
