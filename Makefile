@@ -30,7 +30,8 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest
+	@$(BIN)/python -m pytest --ignore=tests/faults; first=$$?; \
+		$(BIN)/python -m pytest tests/faults -n 3 --dist loadgroup && exit $$first
 
 long: $(STAMP)
 	@$(BIN)/python -m pytest -m long

@@ -102,7 +102,7 @@ def _claim_and_finish(store: JobStore) -> None:
 
 
 def _drop(store: JobStore) -> None:
-    for table in ("outbox", "events", "artifacts", "edges", "jobs", "groups"):
+    for table in ("outbox", "events", "artifacts", "edges", "inputs", "costs", "jobs", "groups"):
         store.database.write(lambda c, t=table: c.exec_driver_sql(f"DELETE FROM {t}"))  # noqa: S608
     store.database.write(lambda c: execute(c, "UPDATE users SET used = 0, typical = 1, active = FALSE", {}))
 

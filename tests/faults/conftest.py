@@ -1,4 +1,8 @@
-"""One cluster a backend for all tests of this folder. Each leaves it as it was, and the judge looks at all of it."""
+"""One cluster a backend for all tests of this folder. Each leaves it as it was, and the judge looks at all of it.
+
+The tests mostly wait: for leases to end, for jobs that are slow on purpose. So `make test` runs those of the three
+backends side by side, each in a process of its own.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +19,11 @@ from harness.cluster import BACKENDS, Backend, Cluster
 from outside import install
 
 SEED = int(os.environ.get("PERRIN_FAULTS_SEED", "20260101"))
+
+
+def pytest_itemcollected(item: pytest.Item) -> None:
+    if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "backend" in item.callspec.params:
+        item.add_marker(pytest.mark.xdist_group(str(item.callspec.params["backend"])))
 
 
 @pytest.fixture(scope="session")

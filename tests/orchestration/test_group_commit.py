@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from types import NoneType
 from typing import Any
 
 import pytest
@@ -37,14 +38,41 @@ def test_writes_that_wait_share_one_transaction(store: JobStore, new: New) -> No
         begun.wait(60)
         dialect.do_commit = counted
         others = [threads.submit(store.submit, new()) for _ in range(6)]
-        while len(store.database._calls) < 6:
+        while store.database._gather.waiting + store._gather.waiting < 6:
             assert not any(other.done() for other in others)
         go.set()
         first.result()
         jobs = {other.result()[0].id for other in others}
     dialect.do_commit = commit
     assert len(jobs) == store.queued() == 6
-    assert len(commits) == 2, "one for the write that held the others up, one for all of those"
+    assert len(commits) <= 3, "one for the write that held the others up, one for who came first, one for the rest"
+
+
+def test_jobs_that_come_together_are_one_transaction_and_each_gets_its_own_answer(store: JobStore, new: New) -> None:
+    """They wait behind a round that is held up; one's key was used before, two share a key, one's pool drains."""
+    known = store.submit(new(idempotency_key="known", request_sha256="a"))[0]
+    store.submit(new(pool="closing"))
+    store.pools.set("closing", "drain")
+    asked = [
+        new(idempotency_key="known", request_sha256="a"),
+        new(idempotency_key="known", request_sha256="b"),
+        new(idempotency_key="twice", request_sha256="c"),
+        new(idempotency_key="twice", request_sha256="c"),
+        new(pool="closing"),
+        *[new() for _ in range(5)],
+    ]
+    with ThreadPoolExecutor(16) as threads:
+        with store._gather._turn:
+            found = [threads.submit(store.submit, job) for job in asked]
+            while store._gather.waiting < len(asked):
+                assert not any(one.done() for one in found)
+        errors = [one.exception(60) for one in found]
+    assert [type(error) for error in errors] == [NoneType, Conflict, NoneType, NoneType, Conflict, *[NoneType] * 5]
+    assert found[0].result() == (known, False)
+    assert found[2].result()[0].id == found[3].result()[0].id
+    assert sorted([found[2].result()[1], found[3].result()[1]]) == [False, True]
+    assert all(one.result()[1] for one in found[5:])
+    assert len({one.result()[0].id for one in found[5:]}) == 5
 
 
 def test_one_that_fails_takes_back_itself_alone(store: JobStore, new: New, ann: User) -> None:

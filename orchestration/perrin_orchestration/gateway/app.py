@@ -11,7 +11,7 @@ from perrin import __version__
 from perrin.settings import Settings
 from perrin_orchestration.artifacts import ArtifactStore
 from perrin_orchestration.gateway import answers
-from perrin_orchestration.gateway.context import Catalogue, Context
+from perrin_orchestration.gateway.context import Catalogue, Context, Keys
 from perrin_orchestration.gateway.metrics import Metrics, Timing
 from perrin_orchestration.gateway.routes import router
 from perrin_orchestration.gateway.uploads import PATH as UPLOADS
@@ -40,6 +40,7 @@ def create_app(settings: Settings) -> FastAPI:
         artifacts,
         HintSender(make_app(settings), store),
         Catalogue(settings),
+        Keys(store.people),
         Metrics(store),
         revision,
     )

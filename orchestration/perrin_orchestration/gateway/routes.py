@@ -47,7 +47,7 @@ router = APIRouter(prefix="/v1")
 
 
 def _record(context: Context, job: Job) -> JobRecord:
-    return _records(context, [job])[0]
+    return job_record(job, context.store.about_one(job))
 
 
 def _records(context: Context, jobs: Sequence[Job]) -> list[JobRecord]:

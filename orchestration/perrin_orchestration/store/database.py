@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import random
 import sqlite3
-import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -25,6 +24,7 @@ from sqlalchemy.engine import Connection, Engine, RowMapping
 from sqlalchemy.exc import DBAPIError, IntegrityError, InterfaceError, OperationalError
 
 from perrin.errors import InvalidInput, StorageError, Unreachable
+from perrin_orchestration.store.gather import Gather
 
 __all__ = ["Database", "execute", "rows"]
 
@@ -50,19 +50,7 @@ _PATIENCE = {
 """A server that is gone without a word is noticed after about ten seconds; the system's own answer is two hours."""
 
 
-class _Call:
-    """One thread's write, waiting for its turn."""
-
-    def __init__(self, work: Callable[[Connection], Any]) -> None:
-        self.work = work
-        self.over = False
-        self.value: Any = None
-        self.error: BaseException | None = None
-
-    def result(self) -> Any:
-        if self.error is not None:
-            raise self.error
-        return self.value
+Work = Callable[[Connection], Any]
 
 
 @lru_cache(maxsize=256)
@@ -141,8 +129,7 @@ class Database:
         if self.dialect == "sqlite":
             event.listen(self.engine, "connect", _on_connect)
             event.listen(self.engine, "begin", _on_begin)
-        self._gate, self._turn = threading.Lock(), threading.Lock()
-        self._calls: list[_Call] = []
+        self._gather: Gather[Work, Any] = Gather(self._together)
         self._reader = self.engine.execution_options(**{_READS: True})
 
     def write(self, work: Callable[[Connection], T]) -> T:
@@ -152,31 +139,13 @@ class Database:
         """
         if self.dialect != "sqlite":
             return self._patiently(self.engine, work)
-        call = _Call(work)
-        with self._gate:
-            self._calls.append(call)
-        with self._turn:  # whoever gets it first carries out the others' writes too
-            if not call.over:
-                with self._gate:
-                    calls, self._calls = self._calls, []
-                self._together(calls)
-        return cast(T, call.result())
+        return cast(T, self._gather(work))
 
-    def _together(self, calls: Sequence[_Call]) -> None:
+    def _together(self, works: Sequence[Work]) -> Sequence[Any]:
         """Several writes in one transaction: one that fails takes nothing but itself back."""
-        try:
-            if len(calls) == 1:
-                calls[0].value = self._patiently(self.engine, calls[0].work)
-            else:
-                self._patiently(self.engine, lambda connection: _each(connection, calls))
-        except BaseException as error:  # of the transaction, so of every write in it
-            for call in calls:
-                call.error = error
-            if not isinstance(error, Exception):
-                raise
-        finally:
-            for call in calls:
-                call.over = True
+        if len(works) == 1:
+            return [self._patiently(self.engine, works[0])]
+        return self._patiently(self.engine, lambda connection: [_apart(connection, work) for work in works])
 
     def read(self, work: Callable[[Connection], T]) -> T:
         """The result of ``work`` on one consistent view of the database."""
@@ -219,22 +188,18 @@ class Database:
             pause = min(pause * 2, 1.0)
 
 
-def _each(connection: Connection, calls: Sequence[_Call]) -> None:
-    for call in calls:
-        call.value, call.error = None, None
-        savepoint = connection.begin_nested()
-        try:
-            call.value = call.work(connection)
-        except DBAPIError as error:
-            if not isinstance(error, IntegrityError):
-                raise
-            call.error = error
-        except Exception as error:
-            call.error = error
-        if call.error is None:
-            savepoint.commit()
-        else:
-            savepoint.rollback()
+def _apart(connection: Connection, work: Work) -> Any:
+    """What ``work`` returns, or the exception that it raises, with all that it wrote taken back."""
+    savepoint = connection.begin_nested()
+    try:
+        value = work(connection)
+    except Exception as error:
+        if isinstance(error, DBAPIError) and not isinstance(error, IntegrityError):
+            raise
+        savepoint.rollback()
+        return error
+    savepoint.commit()
+    return value
 
 
 def _disk_full(error: DBAPIError) -> bool:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,6 +11,8 @@ from sqlalchemy.engine import Connection
 from perrin.errors import NotFound
 from perrin.wire import JobState
 from perrin_orchestration.store import rows
+from perrin_orchestration.store.database import Database
+from perrin_orchestration.store.gather import Gather
 from perrin_orchestration.store.history import Attempt, attempts
 from perrin_orchestration.store.life import Part
 from perrin_orchestration.store.queries import reading as queries
@@ -35,6 +37,10 @@ FARTHEST = 1000
 
 class JobReader(Part):
     """What can be asked of the store in ``database``."""
+
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        super().__init__(database, clock)
+        self._about: Gather[Job, About] = Gather(self._about_each)
 
     def get(self, job_id: str, user_id: str | None = None) -> Job:
         """The job; with ``user_id`` only if it is this user's.
@@ -117,6 +123,16 @@ class JobReader(Part):
         values = {"id": job_id, "limit": limit}
         found = self.database.read(lambda c: rows.select(c, queries.CHILD_IDS, values))
         return tuple(row["child_id"] for row in found)
+
+    def about_one(self, job: Job) -> About:
+        """As `about`, for one job; threads that ask at the same time share the transaction."""
+        return self._about(job)
+
+    def _about_each(self, jobs: Sequence[Job]) -> Sequence[About]:
+        if len({job.id for job in jobs}) < len(jobs):  # one job, as it was at two moments
+            return [self.about([job])[job.id] for job in jobs]
+        about = self.about(jobs)
+        return [about[job.id] for job in jobs]
 
     def about(self, jobs: Sequence[Job]) -> dict[str, About]:
         """What is not in the rows of jobs themselves, by id; all of one moment."""

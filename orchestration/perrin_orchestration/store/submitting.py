@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -17,7 +17,8 @@ from sqlalchemy.engine import Connection, RowMapping
 from perrin.errors import Conflict, InvalidInput
 from perrin.wire import JobState
 from perrin_orchestration.store import rows
-from perrin_orchestration.store.database import execute
+from perrin_orchestration.store.database import Database, execute
+from perrin_orchestration.store.gather import Gather
 from perrin_orchestration.store.graph import in_order
 from perrin_orchestration.store.life import Part, artifact_ids, feed
 from perrin_orchestration.store.queries import ending, pools
@@ -34,6 +35,10 @@ Draft = dict[str, Any]
 class Submitter(Part):
     """What brings jobs into the store."""
 
+    def __init__(self, database: Database, clock: Callable[[], float]) -> None:
+        super().__init__(database, clock)
+        self._gather: Gather[tuple[NewJob, Draft], tuple[Job, bool]] = Gather(self._together)
+
     def submit(self, new: NewJob) -> tuple[Job, bool]:
         """Store a job and the hint that goes with it; when this returns, both are durable.
 
@@ -44,22 +49,26 @@ class Submitter(Part):
             InvalidInput: a parent or the group is none of this user's.
             Conflict: the key was used for a different request, the pool is draining, or a parent came to nothing.
         """
-        values = _draft(new, self._clock())
+        draft = _draft(new, self._clock())
+        if draft["edges"] or draft["inputs"] or new.group_id is not None:
+            return self.database.write(lambda connection: _submit(connection, new, draft))
+        return self._gather((new, draft))
 
-        def work(connection: Connection) -> tuple[Job, bool]:
-            earlier = _earlier(connection, new) if new.idempotency_key is not None else None
-            if earlier is not None:
-                return earlier, earlier.id == values["id"]
-            if _store(connection, [values]):
-                return one(connection, read.ANY_JOB, {"id": values["id"]}), True
-            found = rows.select(connection, read.ANY_JOB, {"id": values["id"]})
-            if found:  # the first try of this very transaction was committed, and only its reply lost
-                return rows.job(found[0]), True
-            earlier = _earlier(connection, new)  # by another process, since this one looked
-            assert earlier is not None, "nothing but its id or its key can keep a job out"
-            return earlier, False
+    def _together(self, asked: Sequence[tuple[NewJob, Draft]]) -> Sequence[tuple[Job, bool] | BaseException]:
+        """Jobs that have nothing to do with each other, in one transaction if nothing keeps any of them out."""
+        drafts = [draft for _, draft in asked]
+        if len(asked) > 1:
+            try:
+                return [(job, True) for job in self.database.write(lambda connection: _submit_all(connection, drafts))]
+            except Conflict:
+                pass  # somebody's pool drains, or somebody's job is there already: each for itself
+        return [self._alone(new, draft) for new, draft in asked]
 
-        return self.database.write(work)
+    def _alone(self, new: NewJob, draft: Draft) -> tuple[Job, bool] | BaseException:
+        try:
+            return self.database.write(lambda connection: _submit(connection, new, draft))
+        except Exception as error:
+            return error
 
     def submit_many(self, new: Sequence[NewJob]) -> tuple[Job, ...]:
         """Store all of ``new`` in one transaction, or none.
@@ -136,6 +145,26 @@ class Submitter(Part):
 
 
 # --- inside the transaction -------------------------------------------------------------------------------------------
+
+
+def _submit(connection: Connection, new: NewJob, draft: Draft) -> tuple[Job, bool]:
+    earlier = _earlier(connection, new) if new.idempotency_key is not None else None
+    if earlier is not None:
+        return earlier, earlier.id == draft["id"]
+    if _store(connection, [draft]):
+        return one(connection, read.ANY_JOB, {"id": draft["id"]}), True
+    found = rows.select(connection, read.ANY_JOB, {"id": draft["id"]})
+    if found:  # the first try of this very transaction was committed, and only its reply lost
+        return rows.job(found[0]), True
+    earlier = _earlier(connection, new)  # by another process, since this one looked
+    assert earlier is not None, "nothing but its id or its key can keep a job out"
+    return earlier, False
+
+
+def _submit_all(connection: Connection, drafts: Sequence[Draft]) -> Sequence[Job]:
+    if not _store(connection, drafts):
+        raise Conflict("one of these jobs is in the store already")
+    return _jobs(connection, drafts)
 
 
 def _draft(new: NewJob, now: float) -> Draft:
