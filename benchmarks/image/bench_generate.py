@@ -1,4 +1,4 @@
-"""How long a newcomer waits: the command line from a cold start, and each further picture in one process.
+"""How long a newcomer waits: the command line from a cold start, and each further picture of every kind of size.
 
     python benchmarks/image/bench_generate.py
 
@@ -36,16 +36,18 @@ def main() -> None:
 
     generate = sdk.load("image")
     generate("warm up", seed=1)
-    warm = []
-    for seed in range(RUNS):
-        began = time.perf_counter()
-        generate("a red apple", seed=seed)
-        warm.append(time.perf_counter() - began)
+    generate("warm up", seed=1, size=256)
     rows = [
         ("perrin generate, cold, to the file", cold, 12.0),
-        ("each further picture, same process", warm, 3.0),
         ("perrin --help", helps, 0.3),
     ]
+    for size, bar in ((64, 3.0), ("96x64", 3.0), (256, 10.0), ("384x256", 10.0)):
+        warm = []
+        for seed in range(RUNS):
+            began = time.perf_counter()
+            generate("a red apple", seed=seed, size=size)
+            warm.append(time.perf_counter() - began)
+        rows.append((f"each further picture, size {size}", warm, bar))
     for title, times, bar in rows:
         print(f"{title:38} median {statistics.median(times):6.2f} s  (bar {bar:g} s, {len(times)} runs)")
 

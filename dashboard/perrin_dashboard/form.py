@@ -131,7 +131,7 @@ def _take_example(modality: str, examples: Mapping[str, Mapping[str, Any]]) -> N
 
 
 def _model(info: ModalityInfo, field: Field, models: Sequence[ModelInfo]) -> str | None:
-    titles = {model.name: model.title for model in models}
+    titles = {model.name: model.title for model in models if model.name in (field.choices or (model.name,))}
     return st.selectbox(
         field.title,
         list(titles),

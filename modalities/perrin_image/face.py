@@ -11,9 +11,11 @@ from pydantic_core import PydanticCustomError
 from perrin.errors import InvalidInput
 from perrin.inputs import Input
 from perrin.modality import SEED_LIMIT, Format, Modality, Parameters, View
-from perrin.models import ModelCard
+from perrin.models import ModelCard, find
 from perrin.models.card import CALIBRATED
+from perrin_image.classes import class_of
 from perrin_image.prompts import read_prompt
+from perrin_image.sizes import Size, channels_of, layout_of, read_size, size_of
 
 __all__ = ["ImageParameters", "modality", "no_transparency"]
 
@@ -39,11 +41,15 @@ class ImageParameters(Parameters):
         max_length=300,
         title="Prompt",
         description="What to show, in English. (red:1.3) apple gives a part a weight, 0 to 2. With an image it may be "
-        "left out.",
+        "left out. Of a model of classes, the name of one; left out: any.",
     )
     negative: str = Field("", max_length=300, title="Negative prompt", description="What to steer away from.")
     style: str | None = Field(None, max_length=40, title="Style", description="Drawing style, one the model knows.")
-    size: int | None = Field(None, ge=16, le=4096, title="Size", description="Side of the picture, in pixels.")
+    size: Size | None = Field(
+        None,
+        title="Size",
+        description="Side of the picture in pixels, or its width and height, such as 96x64.",
+    )
     image: Annotated[str, Input("image/*")] | None = Field(
         None,
         title="Image",
@@ -74,6 +80,9 @@ class ImageParameters(Parameters):
         description="Paint so many pixels around the image, made smaller to fit; white paper in it counts as empty.",
     )
     background: str = Field("white", title="Background", description="white, transparent, or a colour such as #ffcc00.")
+    seamless: bool = Field(
+        False, title="Seamless", description="A tile: laid side by side, copies of it meet without a seam."
+    )
 
     morph: str | None = Field(
         None,
@@ -107,6 +116,14 @@ class ImageParameters(Parameters):
             raise ValueError("a prompt of at least one word")
         return prompt if prompt is None else prompt.strip()
 
+    @field_validator("size", mode="before")
+    @classmethod
+    def _one_way(cls, size: object) -> Size | None:
+        found = read_size(size)
+        if found is None and size is not None:
+            raise PydanticCustomError("size", "a side of 16 to 4096 pixels, or two, such as 96x64")
+        return found
+
     @field_validator("background")
     @classmethod
     def _known(cls, background: str) -> str:
@@ -120,16 +137,22 @@ class ImageParameters(Parameters):
         Raises:
             InvalidInput: names the field and what this model allows.
         """
+        self._suits(card)
         result = super(ImageParameters, self._begun(card)._between()).resolved(card)
-        sizes = [width for width, height in card.sizes if width == height]
-        if result.size is None:
-            result = result.model_copy(update={"size": sizes[0]})
-        elif result.size not in sizes:
-            raise InvalidInput("size", result.size, f"one of {', '.join(map(str, sizes))} for model {card.name}")
+        sizes = [size_of(*side) for side in card.sizes]
+        size = result.size or sizes[0]
+        if size not in sizes:
+            raise InvalidInput("size", size, f"one of {', '.join(map(str, sizes))} for model {card.name}")
+        layout = layout_of(card, size)
+        if layout.factor > 1:
+            find(card.upscaler, "image")
+        guidance = 1.0 if result.guidance is None else result.guidance
+        result = result.model_copy(update={"size": size, "guidance": guidance})
         styles = card.conditioners.get("style", [])
         if result.style is not None and result.style not in styles:
-            raise InvalidInput("style", result.style, f"one of {', '.join(styles)} for model {card.name}")
-        room = ((result.size or 0) - LEAST_SIDE) // 2
+            known = f"one of {', '.join(styles)}" if styles else "none"
+            raise InvalidInput("style", result.style, f"{known} for model {card.name}")
+        room = (min(layout.width, layout.height) - LEAST_SIDE) // 2
         if result.expand > room:
             raise InvalidInput("expand", result.expand, f"at most {room} for a picture of {result.size} pixels")
         return result
@@ -154,6 +177,21 @@ class ImageParameters(Parameters):
         if self.background == "transparent" and format.media_type == "image/jpeg":
             raise no_transparency(format)
 
+    def _suits(self, card: ModelCard) -> None:
+        """Refuse what the model of ``card`` cannot do, whatever else is asked for."""
+        if not card.sizes or "low" in card.conditioners:
+            raise InvalidInput("model", card.name, "a model that draws by itself")
+        if self.background != "white" and channels_of(card) < 4:
+            raise InvalidInput("background", self.background, f"white: model {card.name} has no transparency")
+        if "prompt" not in card.conditioners:
+            class_of(card, "prompt", self.prompt)
+            class_of(card, "negative", self.negative or None)
+            if self.morph is not None:
+                raise InvalidInput("morph", self.morph, f"none: model {card.name} takes no sentences")
+        for name in ("image", "morph", "seed_to") if self.seamless else ():
+            if getattr(self, name) is not None:
+                raise InvalidInput("seamless", True, f"no {name} as well: a tile is drawn from its prompt and seed")
+
     def _between(self) -> Self:
         """The same request, its prompts and what lies between them checked."""
         weighed = read_prompt(self.prompt or "")
@@ -168,7 +206,7 @@ class ImageParameters(Parameters):
     def _begun(self, card: ModelCard) -> Self:
         """The same request with what follows from its image, if it has one."""
         if self.image is None:
-            if self.prompt is None:
+            if self.prompt is None and "prompt" in card.conditioners:
                 raise InvalidInput("prompt", None, "a value: it is required, unless there is an image")
             for name in ("strength", "mask"):
                 if getattr(self, name) is not None:

@@ -10,9 +10,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["Pixels", "grid_of", "on", "over", "to_pixels", "to_tensor", "transparent"]
+__all__ = ["CHANNELS", "Pixels", "grid_of", "on", "over", "to_pixels", "to_tensor", "transparent"]
 
 Pixels = npt.NDArray[np.uint8]
+
+CHANNELS = 4
+"""Of a picture in a tensor: colour, and alpha."""
 
 WHITE = (255, 255, 255)
 

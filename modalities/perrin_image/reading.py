@@ -18,7 +18,7 @@ from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
 from perrin_image.pictures import Pixels
 
-__all__ = ["MOST_PIXELS", "cut_out", "read_mask", "read_picture"]
+__all__ = ["MOST_PIXELS", "cut_out", "detail", "read_mask", "read_picture"]
 
 MOST_PIXELS = 50_000_000
 """Pictures with more are refused before they are unpacked; a camera's have fewer."""
@@ -35,21 +35,39 @@ PALE = 128
 """From here on all channels are more paper than picture."""
 
 
-def read_picture(field: str, file: InputFile, width: int, height: int) -> Pixels:
+Sides = tuple[int, int]
+"""Width and height in pixels."""
+
+
+def read_picture(field: str, file: InputFile, width: int, height: int, cover: Sides | None = None) -> Pixels:
     """The picture in ``file``, fitted to the size by cover and crop: uint8 (height, width, 4).
 
     Args:
         field: the parameter that it was given for.
         file: a PNG, JPEG, WebP, GIF, BMP, TIFF, PNM or AVIF.
         width, height: pixels.
+        cover: width and height, in the middle, that it is to cover; what it does not reach beside that is empty. By
+            default all.
 
     Raises:
         InvalidInput: no picture, a broken one, or one of more than 50 million pixels; names ``field``.
     """
-    return np.asarray(_fitted(_open(field, file), width, height))
+    return np.asarray(_fitted(_open(field, file), width, height, cover))
 
 
-def read_mask(field: str, file: InputFile, width: int, height: int) -> npt.NDArray[np.bool_]:
+def detail(field: str, file: InputFile, cover: Sides) -> float:
+    """Pixels of the picture in ``file``, along a side, for one of what `read_picture` makes of it; below 1: too few.
+
+    Raises:
+        InvalidInput: as of `read_picture`.
+    """
+    image = _open(field, file)
+    return min(image.width / cover[0], image.height / cover[1])
+
+
+def read_mask(
+    field: str, file: InputFile, width: int, height: int, cover: Sides | None = None
+) -> npt.NDArray[np.bool_]:
     """Where the mask in ``file`` is white: bool (height, width), fitted as pictures are; what is transparent is black.
 
     Raises:
@@ -57,7 +75,7 @@ def read_mask(field: str, file: InputFile, width: int, height: int) -> npt.NDArr
     """
     image = _open(field, file)
     gray = Image.alpha_composite(Image.new("RGBA", image.size, "black"), image).convert("L")
-    return np.asarray(_fitted(gray, width, height)) >= 128
+    return np.asarray(_fitted(gray, width, height, cover)) >= 128
 
 
 def cut_out(pixels: Pixels) -> Pixels:
@@ -117,11 +135,18 @@ def _rgba(image: Image.Image) -> Image.Image:
     return image.convert("RGBA")
 
 
-def _fitted(image: Image.Image, width: int, height: int) -> Image.Image:
+def _fitted(image: Image.Image, width: int, height: int, cover: Sides | None = None) -> Image.Image:
     if image.size == (width, height):
         return image
-    scale = min(image.width / width, image.height / height)
-    wide, high = width * scale, height * scale
-    left, top = (image.width - wide) / 2, (image.height - high) / 2
-    box = (max(left, 0.0), max(top, 0.0), min(left + wide, image.width), min(top + high, image.height))
-    return image.resize((width, height), Image.Resampling.LANCZOS, box=box)
+    wide, high = cover or (width, height)
+    scale = min(image.width / wide, image.height / high)
+    reach = (min(image.width, width * scale), min(image.height, height * scale))
+    left, top = (image.width - reach[0]) / 2, (image.height - reach[1]) / 2
+    box = (left, top, min(left + reach[0], image.width), min(top + reach[1], image.height))
+    size = (min(width, round(reach[0] / scale)), min(height, round(reach[1] / scale)))
+    made = image.resize(size, Image.Resampling.LANCZOS, box=box)
+    if size == (width, height):
+        return made
+    sheet = Image.new(image.mode, (width, height))
+    sheet.paste(made, ((width - size[0]) // 2, (height - size[1]) // 2))
+    return sheet

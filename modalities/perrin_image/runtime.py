@@ -1,8 +1,8 @@
-"""Runs image models: prompts and pictures into a latent diffusion model, its latents into pictures."""
+"""Runs image models, of latents or of pixels: prompts and pictures into samples, samples into pictures."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -11,21 +11,29 @@ from torch import Tensor
 from perrin import diffusion as d
 from perrin.diffusion import Run
 from perrin.diffusion.grid import Grid
-from perrin.diffusion.guidance import Guidance
+from perrin.diffusion.guidance import Guidance, Unguided
 from perrin.diffusion.plan import Plan
+from perrin.diffusion.process import Flow
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
-from perrin.modality import Format
-from perrin.models import ModelCard
+from perrin.modality import SEED_LIMIT, Format
+from perrin.models import ModelCard, upscaler_of
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
+from perrin.nn.circular import Ring
 from perrin.nn.text import text_encoder
 from perrin_image.between import blend, slerp
+from perrin_image.classes import class_of
+from perrin_image.codecs import Codec, Latents, Plain
 from perrin_image.face import ImageParameters, no_transparency
-from perrin_image.painting import Canvas, canvas_of
-from perrin_image.pictures import Pixels, on, to_pixels, to_tensor
+from perrin_image.finishing import Finish
+from perrin_image.painting import canvas_of
+from perrin_image.pictures import CHANNELS, Pixels, to_pixels
 from perrin_image.prompts import read_prompt
+from perrin_image.sizes import channels_of, layout_of
+from perrin_image.tiles import OTHER
+from perrin_image.upscaling import Upscaler
 from perrin_image.writing import write, write_png
 
 __all__ = ["ImageRuntime"]
@@ -37,51 +45,74 @@ LEAST_ALPHA = 8
 
 
 class ImageRuntime:
-    """A latent text-to-image model on one device.
+    """An image model on one device: a transformer or a U-Net, of an autoencoder's latents or of pixels.
 
     Attributes:
         card: the model's card.
         device: where it runs.
     """
 
-    def __init__(self, card: ModelCard, device: str, codec: Autoencoder, network: torch.nn.Module) -> None:
+    def __init__(
+        self, card: ModelCard, device: str, codec: Codec, network: torch.nn.Module, upscaler: Upscaler | None = None
+    ) -> None:
         self.card, self.device = card, device
         self._codec, self._network = codec, network
+        self._upscaler = upscaler
+        self._stage = None if upscaler is None else upscaler.network  # the engine counts a runtime's own networks
         self._process = d.process.from_config(card.process)
         self._denoiser = d.Denoiser(network, self._process, card.prediction)
+        self._ring = d.Denoiser(Ring(network), self._process, card.prediction)
+        self._clear = channels_of(card) == CHANNELS
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
         """Read the networks of ``card`` onto ``device``.
 
         Raises:
-            ModelError: the model is not a latent text-to-image model of this kind, or its files are broken.
+            ModelError: the model is not one that draws pictures, or its files, or those of its upscaler, are broken.
         """
-        if not {"autoencoder", "transformer"} <= card.architecture.keys():
-            got = ", ".join(card.architecture)
-            raise ModelError(f"model {card.name}: wanted an autoencoder and a transformer, got {got}")
-        text_encoder(device)
-        codec = cast(Autoencoder, load_network(card, "autoencoder", device))
-        return cls(card, device, codec, load_network(card, "transformer", device))
+        kind = next((name for name in ("transformer", "unet") if name in card.architecture), None)
+        if kind is None or channels_of(card) not in (3, CHANNELS):
+            got = ", ".join(card.architecture) or "nothing"
+            wanted = "wanted a transformer or a unet, of latents or of pictures with 3 or 4 channels"
+            raise ModelError(f"model {card.name}: {wanted}, got {got} with {channels_of(card)} channels")
+        if "prompt" in card.conditioners:
+            text_encoder(device)
+        codec: Codec = Plain(channels_of(card))
+        if "autoencoder" in card.architecture:
+            codec = Latents(cast(Autoencoder, load_network(card, "autoencoder", device)), min(card.sizes[0]))
+        larger = upscaler_of(card)
+        upscaler = None if larger is None else Upscaler.load(larger, device)
+        return cls(card, device, codec, load_network(card, kind, device), upscaler)
+
+    def also(self, parameters: ImageParameters) -> dict[str, str]:
+        """The upscaler with its hash, for a size that it makes."""
+        if self._upscaler is None or layout_of(self.card, parameters.size or 0).factor == 1:
+            return {}
+        return {self._upscaler.card.name: self._upscaler.card.sha256}
 
     def start(self, parameters: ImageParameters, inputs: Mapping[str, InputFile] = NO_FILES) -> Run:
         """Encode prompt and picture, choose grid, solver and guidance, and draw the starting noise.
 
-        The latent grid follows the picture's size.
+        What is sampled follows from the picture's size; of a tile made of drawings, it is two of them.
         """
         p = parameters
         if p.seed is None or p.steps is None or p.size is None or p.sampler is None or p.guidance is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
-        canvas = canvas_of(p, inputs)
-        grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **self.card.grid})
+        layout = layout_of(self.card, p.size)
+        canvas = canvas_of(p, inputs, layout, self._clear)
+        grid = self._grid(p.steps)
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
-        latent = None if canvas is None else self._latent(canvas)
+        latent = None if canvas is None else self._latent(canvas.sampled(layout))
         condition, guidance = self._guidance(p)
         if canvas is not None and latent is not None and canvas.keeps:
-            guidance = d.guidance.constrained(guidance, latent, canvas.kept(self._codec.factor).to(self.device))
-        side = p.size // self._codec.factor
-        shape = (self._codec.latent, side, side)
+            kept = canvas.kept(layout, self._codec.factor).to(self.device)
+            guidance = d.guidance.constrained(guidance, latent, kept)
+        wide, high = (side // self._codec.factor for side in layout.sampled)
+        shape = (self._codec.latent, high, wide)
         seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
+        if p.seamless and self.card.sheet:
+            seeds += [(seed + OTHER) % SEED_LIMIT for seed in seeds]
         return d.start(
             guidance,
             self._plan(p, grid, rest),
@@ -93,30 +124,55 @@ class ImageRuntime:
             device=self.device,
         )
 
+    def _grid(self, steps: int) -> Grid:
+        """The card's; without a kind, shifted for a flow, and even in log-SNR for others."""
+        options = dict(self.card.grid)
+        kind = options.pop("kind", "shifted" if isinstance(self._process, Flow) else "log_snr")
+        if kind not in d.grid.__all__:
+            raise ModelError(
+                f"model {self.card.name}: its grid is of kind {kind!r}, wanted one of perrin.diffusion.grid"
+            )
+        options = {"shift": 1.0, **options} if kind == "shifted" else options
+        return cast(Grid, getattr(d.grid, kind)(self._process, steps, **options))
+
     def _guidance(self, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
         """The network's condition, and guidance away from the negative prompt; no prompt has nothing to guide to."""
-        styles = self.card.conditioners["style"]
-        label = torch.tensor([styles.index(p.style or "any")], device=self.device)
+        denoiser = self._ring if p.seamless and not self.card.sheet else self._denoiser
+        if "prompt" not in self.card.conditioners:
+            return self._to_class(denoiser, p)
+        styles = self.card.conditioners.get("style")
+        told = {} if styles is None else {"label": torch.tensor([styles.index(p.style or "any")], device=self.device)}
         prompt = read_prompt(p.prompt or "")
         others = [p.morph] if p.morph is not None else [text for text, _ in prompt.parts]
         text = text_encoder(self.device)([prompt.text, p.negative, *others])
         condition, null, *rest = (
-            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label}
+            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], **told}
             for i in range(2 + len(others))
         )
         scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
-        guidance = d.guidance.classifier_free(self._denoiser, scale, null)
+        guidance = d.guidance.classifier_free(denoiser, scale, null)
         if p.morph is not None:
             tokens, mask = blend(text.tokens[[0, 2]], text.mask[[0, 2]], p.places)
-            return {"context": tokens, "context_mask": mask, "label": label}, guidance
+            return {"context": tokens, "context_mask": mask, **told}, guidance
         if prompt.parts:
             return condition, d.guidance.weighted(guidance, rest, [weight for _, weight in prompt.parts])
         return condition, guidance
 
+    def _to_class(self, denoiser: d.Denoiser, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
+        """Of a model of classes, the label, and guidance away from the negative one or none; of others, neither."""
+        if "class" not in self.card.conditioners:
+            return {}, Unguided(denoiser)
+        to, away = (
+            {"label": torch.tensor([class_of(self.card, field, name or None)], device=self.device)}
+            for field, name in (("prompt", p.prompt), ("negative", p.negative))
+        )
+        scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
+        return to, d.guidance.classifier_free(denoiser, scale, away)
+
     @torch.inference_mode()
-    def _latent(self, canvas: Canvas) -> Tensor:
-        """(1, latent, h, w) of the picture, with what is to be painted over."""
-        return self._codec.encode(to_tensor(canvas.guide[None]).to(self.device))
+    def _latent(self, picture: Tensor) -> Tensor:
+        """(1, latent, h, w) of the picture (1, 4, H, W), with what is to be painted over."""
+        return self._codec.encode(picture.to(self.device))
 
     def _plan(self, p: ImageParameters, grid: Grid, rest: Grid) -> Plan:
         try:
@@ -132,20 +188,42 @@ class ImageRuntime:
         """The first item's clean estimate, decoded: the decoder is small enough to be its own preview."""
         return write_png(to_pixels(self._codec.decode(clean[:1]))[0][..., :3])
 
-    @torch.inference_mode()
     def decode(
         self, clean: Tensor, parameters: ImageParameters, inputs: Mapping[str, InputFile] = NO_FILES
-    ) -> Sequence[Pixels]:
+    ) -> Iterable[Pixels]:
         """uint8 pictures on the background: (H, W, 3), or (H, W, 4) with straight alpha on a transparent one.
 
-        Where a request paints into a picture, what was to be kept of it is that picture, bit for bit.
+        Where a request paints into a picture, what was to be kept of it is that picture, bit for bit. Pictures that
+        the upscaler makes come one by one.
+
+        Raises:
+            Degenerate: the sample, or what is made of it, has numbers that are not finite.
         """
-        background = parameters.background
-        pictures = [on(picture, background) for picture in to_pixels(self._codec.decode(clean))]
-        canvas = canvas_of(parameters, inputs)
-        if canvas is None or not canvas.keeps:
-            return pictures
-        return [canvas.composite(picture, background) for picture in pictures]
+        p, layout = parameters, layout_of(self.card, parameters.size or 0)
+        if layout.factor > 1 and self._upscaler is None:
+            raise ModelError(
+                f"model {self.card.name} wants {self.card.upscaler} for size {p.size}: it is not installed"
+            )
+        larger = self._upscaler if layout.factor > 1 else None
+        finish = Finish(p, layout, canvas_of(p, inputs, layout, self._clear), larger)
+        if larger is not None and p.strength == 0 and not p.expand:
+            return finish.given(inputs["image"])
+        ring = p.seamless and not self.card.sheet
+        decoded = self._decoded(clean, ring)
+        if p.seamless and self.card.sheet:
+            return finish.tiles(decoded)
+        if larger is None:
+            return finish.as_sampled(decoded)
+        return finish.rings(decoded) if ring else finish.enlarged(decoded)
+
+    @torch.inference_mode()
+    def _decoded(self, clean: Tensor, ring: bool) -> Tensor:
+        """(B, 4, h, w), about [-1, 1]."""
+        decoded = self._codec.decode(clean, ring)
+        if not torch.isfinite(decoded).all():
+            what = "sample" if not torch.isfinite(clean).all() else "picture"
+            raise Degenerate(f"the {what} has NaN or infinity in it; try another seed, or less guidance")
+        return decoded
 
     def check(self, result: Pixels) -> None:
         """Refuse a picture of one colour, and one that is transparent all over."""

@@ -5,7 +5,8 @@ r"""Makes a picture four times as large: diffusion of what the bicubic enlargeme
 with the large picture x, the small one l with noise of a known level added, and its bicubic enlargement U(l). A flow
 carries noise to r, told l and the level; the gain g is large, so that it begins near U(l), at a distance of 1 / g. The
 network sees 4x4 pixels as 16 times the channels, beside the pixel of l that they replace, so it works at l's own
-resolution. Having no attention it takes pictures of any size.
+resolution. Having no attention it takes pictures of any size; large ones it sees in tiles, which overlap, with one
+noise over all of them.
 
 References:
     Ho et al., Cascaded Diffusion Models for High Fidelity Image Generation (2022), section 4.2 (noise on l);
@@ -23,24 +24,27 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from perrin import diffusion as d
-from perrin.errors import InvalidInput, ModelError
+from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.models import ModelCard
 from perrin.models.weights import load_network
-from perrin_image.pictures import Pixels, to_pixels, to_tensor, transparent
+from perrin.nn.circular import circular
+from perrin.nn.tiling import tiled
+from perrin_image.pictures import CHANNELS, Pixels, to_pixels, to_tensor, transparent
+from perrin_image.sizes import FACTOR
 
 __all__ = ["FACTOR", "INSIDE", "OUTSIDE", "Residual", "Upscaler", "bicubic", "enlarge"]
 
-FACTOR = 4
-"""How much longer the sides become."""
-
-PLANES = 4
-"""Colour over white, and alpha."""
-
-OUTSIDE = PLANES * FACTOR**2
+OUTSIDE = CHANNELS * FACTOR**2
 """Channels that the network answers with."""
 
-INSIDE = 2 * OUTSIDE + PLANES + 1
+INSIDE = 2 * OUTSIDE + CHANNELS + 1
 """Channels that the network is given: the noisy residual, what it adds to, the small picture, and how noisy that is."""
+
+RIM = 16
+"""Pixels of the other side that are put around a tile: more than the network sees in one evaluation."""
+
+TILE, OVERLAP = 128, 16
+"""Of a small picture with longer sides than the first, tiles of it are seen, which share the second."""
 
 
 def bicubic(low: Tensor) -> Tensor:
@@ -67,7 +71,12 @@ class Residual:
         plane = level.to(low).view(-1, 1, 1, 1).expand(-1, 1, *low.shape[2:])
         detail = self._gain * (bicubic(low) - F.interpolate(low.float(), scale_factor=FACTOR))
         given = torch.cat([F.pixel_unshuffle(r, FACTOR), F.pixel_unshuffle(detail, FACTOR), low, plane], dim=1)
-        return F.pixel_shuffle(self._network(given.contiguous(memory_format=torch.channels_last), t), FACTOR)
+        if max(low.shape[2:]) > TILE:
+            return F.pixel_shuffle(tiled(lambda part: self._answer(part, t), given, 1, TILE, OVERLAP), FACTOR)
+        return F.pixel_shuffle(self._answer(given, t), FACTOR)
+
+    def _answer(self, given: Tensor, t: Tensor) -> Tensor:
+        return self._network(given.contiguous(memory_format=torch.channels_last), t)
 
 
 def enlarge(
@@ -101,7 +110,7 @@ def enlarge(
     residual = d.sample(
         d.Denoiser(Residual(network, gain), flow, prediction),
         d.solvers.ddim(d.grid.shifted(flow, steps, shift=shift)),
-        shape=(PLANES, *(FACTOR * side for side in low.shape[2:])),
+        shape=(CHANNELS, *(FACTOR * side for side in low.shape[2:])),
         seeds=seeds,
         condition={"low": low, "level": torch.full((len(low),), level, device=low.device)},
         device=low.device,
@@ -115,11 +124,12 @@ class Upscaler:
     Attributes:
         card: the model's card.
         device: where it runs.
+        network: its weights.
     """
 
     def __init__(self, card: ModelCard, device: str, network: torch.nn.Module) -> None:
         self.card, self.device = card, device
-        self._network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.network = network.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
@@ -152,7 +162,7 @@ class Upscaler:
             raise InvalidInput("pictures", f"{pictures.shape[2]}x{pictures.shape[1]}", f"sides divisible by {halvings}")
         told = self.card.conditioners["low"]
         made = enlarge(
-            self._network,
+            self.network,
             to_tensor(pictures).to(self.device),
             [seed + number for number in range(len(pictures))],
             gain=told["gain"],
@@ -162,4 +172,18 @@ class Upscaler:
             process=self.card.process,
             prediction=self.card.prediction,
         )
+        if not torch.isfinite(made).all():
+            raise Degenerate(
+                f"model {self.card.name} returned NaN or infinity; check its weights: perrin models verify"
+            )
         return np.stack([transparent(picture) for picture in to_pixels(made)])
+
+    def enlarge_tile(self, picture: Pixels, seed: int) -> Pixels:
+        """One picture (h, w, 4) to (4h, 4w, 4); what meets at its opposite sides does so in the large one too."""
+        rim = min(RIM, *picture.shape[:2])
+        around = np.pad(picture, ((rim, rim), (rim, rim), (0, 0)), mode="wrap")
+        with circular(self.network):
+            large = self.enlarge(around[None], seed)[0]
+        inner = slice(FACTOR * rim, -FACTOR * rim)
+        made: Pixels = large[inner, inner]
+        return made

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import secrets
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Protocol, Self
@@ -166,11 +166,15 @@ class Modality:
 
         cards = {name: card for name, card in models().items() if card.modality == self.name}
         calibrated = [CALIBRATED] if any(card.plans for card in cards.values()) else []
-        choices: dict[str, list[Any]] = {"model": list(cards), "sampler": [*calibrated, *SOLVERS]}
+        helpers = {card.upscaler for card in cards.values()}  # what only serves others is nothing to choose
+        choices: dict[str, list[Any]] = {
+            "model": [name for name in cards if name not in helpers],
+            "sampler": [*calibrated, *SOLVERS],
+        }
         card = cards.get(self.default_model)
         if card is not None:
             choices |= {k: v for k, v in card.conditioners.items() if isinstance(v, list)}
-            choices["size"] = sorted({width for width, height in card.sizes if width == height})
+            choices["size"] = [side[0] if len(set(side)) == 1 else "x".join(map(str, side)) for side in card.sizes]
         schema = self.parameters.model_json_schema()
         for name, field in schema["properties"].items():
             if choices.get(name) and "enum" not in field:
@@ -207,6 +211,9 @@ class Runtime(Protocol):
     runtime makes it once. A runtime whose network reads a mask may say which axes of a field ('' for a plain tensor)
     may be padded, as an attribute ``padding = {"positions": (1,), "bonds": (1, 2)}``: requests of about one length then
     share calls too, the mask being that of the `perrin.diffusion.state.Fields`, or the condition ``mask`` (B, N).
+
+    One whose results come from other models as well may have a method ``also(parameters)``: the hashes of those, by
+    name. They are written down with each result, under ``models``.
     """
 
     @classmethod
@@ -227,8 +234,12 @@ class Runtime(Protocol):
         """A small PNG of the current clean estimate, cheap enough to make while sampling, or None."""
         ...
 
-    def decode(self, clean: Any, parameters: Any, *inputs: Mapping[str, InputFile]) -> Sequence[Any]:
-        """The results, one per item, from the sampler's clean output."""
+    def decode(self, clean: Any, parameters: Any, *inputs: Mapping[str, InputFile]) -> Iterable[Any]:
+        """The results, one per item, from the sampler's clean output.
+
+        Where each takes long, an iterator that makes one when it is asked: the engine asks for one a tick, so that a
+        request can be cancelled between them and nobody waits for all of them.
+        """
         ...
 
     def check(self, result: Any) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from tiny import UNET, write_model
 
 import perrin
 from perrin.cli import main
@@ -87,12 +89,37 @@ def test_morphs_say_where_each_item_is(client: Client) -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.parametrize("size", [256, "96x64"])
+def test_sizes_are_made_as_without_a_platform(client: Client, size: Any) -> None:
+    asked = {"prompt": "pear", "size": size, **FEW}
+    here = perrin.load("image", device="cpu")(**asked)
+    job = client.submit("image", **asked)
+    job.wait(90)
+    assert job.artifacts[0].bytes() == here.files[0].data
+    assert job.artifacts[0].metadata == here[0].metadata
+    assert job.record.parameters["size"] == size
+
+
+@pytest.mark.parametrize(("fill", "message"), [(float("nan"), "NaN or infinity"), (-1.0, "one flat colour")])
+def test_a_black_or_nan_picture_fails_as_degenerate(client: Client, fill: float, message: str) -> None:
+    name = f"broken-{message[:3].lower()}"
+    models = Path(os.environ["PERRIN_HOME"], "models")
+    write_model(models, name, {"unet": {**UNET, "channels": 3}}, fill=fill, prediction="x0")
+    job = client.submit("image", model=name)
+    with pytest.raises(JobFailed, match=message):
+        job.wait(90)
+    error = job.refresh().error
+    assert (job.state, error and error.kind) == ("failed", "degenerate")
+
+
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({}, "prompt: got None, wanted a value: it is required, unless there is an image"),
         ({"prompt": "pear", "strength": 0.5}, "strength: got 0.5, wanted an image as well"),
         ({"prompt": "pear", "background": "transparent", "format": "jpg"}, "format: got 'jpg', wanted png or webp"),
+        ({"prompt": "pear", "size": "64*64"}, "size: got '64*64', wanted a side of 16 to 4096 pixels, or two"),
+        ({"prompt": "pear", "size": 100}, "size: got 100, wanted one of 64, 256, 96x64"),
         ({"prompt": "a (b:9) c"}, "prompt: got 'a (b:9) c', wanted weights from 0 to 2"),
         ({"prompt": "pear", "image": b"words"}, "wanted image/*: this is text/plain"),
     ],

@@ -168,6 +168,9 @@ def _models(settings: Settings) -> Iterator[Finding]:
             yield Finding("model", False, error.message, "install it again, or `perrin models remove` it")
         else:
             yield Finding("model", True, f"{card.name}: {len(card.files)} files as their card says")
+        if card.upscaler and card.upscaler not in known:
+            found = f"{card.upscaler}, which makes results of {card.name} larger, is not installed"
+            yield Finding("model", None, found, f"put {card.upscaler} into the folder `models` under PERRIN_HOME")
     if not known:
         yield Finding("models", None, "none", "put one into the folder `models` under PERRIN_HOME")
 

@@ -65,6 +65,8 @@ def show(name: Name) -> None:
         "summary": card.summary,
         "licence": card.licence,
         "sha256": card.sha256,
+        "sizes": ", ".join(_size(side) for side in card.sizes),
+        "upscaler": _upscaler(card),
         "defaults": ", ".join(f"{key} {value}" for key, value in card.preferred.items()),
         "metrics": ", ".join(f"{key} {value}" for key, value in card.metrics.items()),
         "made from": "\n".join(f"{a.source} ({a.licence})" for a in card.attributions),
@@ -76,6 +78,21 @@ def show(name: Name) -> None:
         if value:
             table.add_row(key, escape(value))
     Console().print(table)
+
+
+def _size(sides: tuple[int, ...]) -> str:
+    return str(sides[0]) if len(set(sides)) == 1 else "x".join(map(str, sides))
+
+
+def _upscaler(card: ModelCard) -> str:
+    """The model that makes this one's results larger, with what it weighs."""
+    from perrin.models import upscaler_of
+
+    found = upscaler_of(card)
+    if found is None:
+        return f"{card.upscaler}, which is not installed" if card.upscaler else ""
+    size = sum((found.folder / name).stat().st_size for name in found.files)
+    return f"{found.name}: {size / 2**20:.1f} MiB, {found.licence}"
 
 
 def _costs(card: ModelCard) -> Iterator[str]:

@@ -27,7 +27,7 @@ from perrin.diffusion.guidance import Branch, Guidance, Memory, Unguided, evalua
 from perrin.diffusion.noise import Draws, uniforms
 from perrin.diffusion.plan import Draw, Plan, Row, Terms, Weight
 from perrin.diffusion.state import Fields, Space, State, items_of
-from perrin.errors import InvalidInput, SamplingError
+from perrin.errors import Degenerate, InvalidInput, SamplingError
 
 __all__ = ["Evaluation", "Noise", "Run", "sample", "start"]
 
@@ -151,7 +151,8 @@ class Run:
         """(B, ...) the samples, once `done`.
 
         Raises:
-            SamplingError: a row is left to compute; or, on an accelerator, the network returned NaN or infinity at one.
+            SamplingError: a row is left to compute; or, as Degenerate, on an accelerator, the network returned NaN or
+                infinity at one.
         """
         if not self.done:
             raise SamplingError(f"row {self.row} of {len(self.plan)} is next; the result is there after the last")
@@ -194,8 +195,8 @@ class Run:
         """Take the answers to `request` and write the registers.
 
         Raises:
-            SamplingError: the network returned another shape; or, at a row since the last look (one in eight), numbers
-                that are not finite. It names the row.
+            SamplingError: the network returned another shape; or, as Degenerate, at a row since the last look (one in
+                eight), numbers that are not finite. It names the row.
         """
         x, t = evaluation.x, evaluation.point.t
         estimate, direction, memory = self.guidance.combine([o.clean for o in outputs], x, t, self._memory)
@@ -332,7 +333,7 @@ class Run:
             if estimate.device.type != "cpu":
                 self._sums.append((row, name, total))  # To read it now would wait for the device.
             elif not math.isfinite(total) and not torch.isfinite(estimate).all():
-                raise SamplingError(self._where(row, name) + NOT_FINITE)
+                raise Degenerate(self._where(row, name) + NOT_FINITE)
 
     def _settle(self) -> None:
         """Raise if the network returned NaN or infinity at any row; waits for the device."""
@@ -341,7 +342,7 @@ class Run:
         finite = torch.isfinite(torch.stack([total for _, _, total in sums])).tolist() if sums else []
         for (row, name, _), fine in zip(sums, finite, strict=True):
             if not fine:
-                raise SamplingError(self._where(row, name) + NOT_FINITE)
+                raise Degenerate(self._where(row, name) + NOT_FINITE)
 
     def _where(self, row: int, name: str) -> str:
         place = f"row {row} of {len(self.plan)} (t = {self.plan.rows[row].t:g})"

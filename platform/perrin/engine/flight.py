@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -29,6 +29,8 @@ class Flight:
         moved: when its last row was done, likewise.
         hurried: it was about to miss its deadline, and goes first.
         shown: when its last preview was made.
+        made: where its results come from one by one, what gives the next.
+        results: those that are there.
     """
 
     request: Request
@@ -48,7 +50,8 @@ class Flight:
     moved: float | None = None
     hurried: bool = False
     shown: float = 0.0
-    results: Sequence[Any] = ()
+    made: Iterator[Any] | None = None
+    results: list[Any] = field(default_factory=list)
     files: list[File] = field(default_factory=list)
 
     @property
@@ -76,13 +79,22 @@ class Flight:
         return [Progress(self.request.id, "decode", 0, 1)]
 
     def decode(self) -> list[Event]:
-        """Make the results."""
-        self.results = self.runtime.decode(self.run.result, self.parameters, *self._inputs())
-        for result in self.results:
+        """Make the results; one of them, where the runtime makes them one by one."""
+        rid, done, total = self.request.id, len(self.results), 1
+        if self.made is None:
+            made = self.runtime.decode(self.run.result, self.parameters, *self._inputs())
+            self.made = made if isinstance(made, Iterator) else None
+            self.results += () if self.made is not None else made
+        if self.made is not None:
+            self.results.append(next(self.made))
+            total = self.parameters.count
+        for result in self.results[done:]:
             self.runtime.check(result)
-        self.stage = "write"
-        rid = self.request.id
-        return [Progress(rid, "decode", 1, 1), Progress(rid, "write", 0, 1 if self.kind.many else len(self.results))]
+        if len(self.results) < total:
+            return [Progress(rid, "decode", len(self.results), total)]
+        self.stage, self.made = "write", None
+        writes = 1 if self.kind.many else len(self.results)
+        return [Progress(rid, "decode", total, total), Progress(rid, "write", 0, writes)]
 
     def write(self) -> list[Event]:
         """Make the next file; after the last one the request is finished."""
@@ -114,11 +126,14 @@ class Flight:
             values = put(values, path, f"sha256:{file.sha256}")
         if len(items) == 1:
             values |= self.parameters.item(items[0])
+        also = getattr(self.runtime, "also", None)
+        others = also(self.parameters) if also is not None else None
         return {
             "perrin": __version__,
             "modality": self.face.name,
             "model": self.card.name,
             "model_sha256": self.card.sha256,
             "parameters": values,
+            **({"models": dict(others)} if others else {}),
             **self.request.metadata,
         }

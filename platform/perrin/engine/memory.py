@@ -24,6 +24,7 @@ from perrin.engine.events import Event, Loaded, Unloaded
 from perrin.errors import NotInstalled, OutOfMemory
 from perrin.modality import Modality, Runtime
 from perrin.models import ModelCard
+from perrin.models import weight_bytes as file_bytes
 
 __all__ = ["CpuGauge", "Gauge", "Models", "Working", "gauge_of", "is_out_of_memory", "key_of", "weight_bytes"]
 
@@ -190,7 +191,7 @@ class Models:
             OutOfMemory: the model is larger than the memory there is, and cannot be offloaded.
         """
         key = key_of(card)
-        need = self._needs.get(key) or sum((card.folder / name).stat().st_size for name in card.files)
+        need = self._needs.get(key) or file_bytes(card)
         while need > self._room():
             unloaded = self.unload_one(request_id, busy)
             if unloaded is None:

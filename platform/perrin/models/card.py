@@ -45,6 +45,8 @@ class ModelCard(BaseModel):
         architecture: constructor arguments of each network, by the name of its safetensors file.
         grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
+        upscaler: the model that makes its results larger, where it lists sizes that it does not make itself.
+        sheet: it draws one thing in a square; of other shapes, what lies beside the square is empty.
         files: SHA-256 of every weight file and calibrated plan.
     """
 
@@ -63,6 +65,8 @@ class ModelCard(BaseModel):
     prediction: str = ""
     conditioners: dict[str, Any] = {}
     sizes: tuple[tuple[int, int], ...] = ()
+    upscaler: str = ""
+    sheet: bool = False
     defaults: dict[str, Any] = {}
     data: dict[str, Any] = {}
     recipe: str = ""

@@ -16,8 +16,12 @@ TOKENS = 16
 
 
 def costs(card: ModelCard) -> dict[str, Cost]:
-    """By network: for one sample of the card's first size; parameters alone where the card does not tell a size."""
-    side = card.sizes[0] if card.sizes else None
+    """By network: for one sample of the card's first size; parameters alone where the card does not tell a size.
+
+    A network that is told a smaller picture (`perrin.models.card.ModelCard.upscaler`) works at that one's size.
+    """
+    told = card.conditioners.get("low", {}).get("factor", 1)
+    side = (card.sizes[0][0] // told, card.sizes[0][1] // told) if card.sizes else None
     codec = card.architecture.get("autoencoder", {})
     found: dict[str, Cost] = {}
     for name, arguments in card.architecture.items():

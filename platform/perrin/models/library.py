@@ -12,7 +12,7 @@ from perrin.models.card import CARD, ModelCard, file_hash, read_card
 from perrin.plugins import modalities
 from perrin.settings import Settings
 
-__all__ = ["add", "broken", "find", "models", "remove", "verify"]
+__all__ = ["add", "broken", "find", "models", "remove", "upscaler_of", "verify", "weight_bytes"]
 
 
 def _shipped(package: str) -> Path | None:
@@ -69,6 +69,17 @@ def find(name: str, modality: str | None = None, settings: Settings | None = Non
                 raise error
         raise UnknownName("model", name, "one of " + (", ".join(known) or "none installed"))
     return known[name]
+
+
+def upscaler_of(card: ModelCard, settings: Settings | None = None) -> ModelCard | None:
+    """The model that makes the results of ``card`` larger; None where it names none, or one that is not installed."""
+    return models(settings).get(card.upscaler) if card.upscaler else None
+
+
+def weight_bytes(card: ModelCard, settings: Settings | None = None) -> int:
+    """Bytes of the files that are read to run a model: its own, and those of its upscaler."""
+    parts = [part for part in (card, upscaler_of(card, settings)) if part is not None]
+    return sum((part.folder / name).stat().st_size for part in parts for name in part.files)
 
 
 def verify(card: ModelCard) -> None:

@@ -28,8 +28,11 @@ _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _KERNEL = (1.0, 3.0, 3.0, 1.0)
 
 
-def resample(x: Tensor, factor: int) -> Tensor:
-    """``x`` (B, C, *grid) at twice (``factor`` 1) or half (-1) the sides, low-passed by (1, 3, 3, 1) on each axis."""
+def resample(x: Tensor, factor: int, circular: bool = False) -> Tensor:
+    """``x`` (B, C, *grid) at twice (``factor`` 1) or half (-1) the sides, low-passed by (1, 3, 3, 1) on each axis.
+
+    Beyond the grid are zeros; or, ``circular``, the places of its other side.
+    """
     if factor == 0:
         return x
     dims, channels = x.ndim - 2, x.shape[1]
@@ -39,6 +42,9 @@ def resample(x: Tensor, factor: int) -> Tensor:
         shape[axis], stride[axis], padding[axis] = 4, 2, 1
         weight = kernel.view(1, 1, *shape).expand(channels, 1, *shape)
         name = f"conv{'_transpose' if factor > 0 else ''}{dims}d"
+        if circular:
+            x = torch.cat([x.narrow(2 + axis, x.shape[2 + axis] - 1, 1), x, x.narrow(2 + axis, 0, 1)], 2 + axis)
+            padding[axis] = 3 if factor > 0 else 0
         x = getattr(F, name)(x, weight, stride=stride, padding=padding, groups=channels)
     return x
 
@@ -67,6 +73,9 @@ class ResidualBlock(nn.Module):
         resamples: 1 doubles the sides, -1 halves them, 0 keeps them.
         depthwise: convolve channel by channel, then mix; half the work or less.
         dropout: probability.
+
+    Attributes:
+        circular: resample as if the grid were a ring, see `perrin.nn.circular`.
     """
 
     def __init__(
@@ -80,7 +89,7 @@ class ResidualBlock(nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.resamples = resamples
+        self.resamples, self.circular = resamples, False
         self.norm1, self.conv1 = _norm(narrow), _conv(dims, narrow, wide, depthwise)
         self.condition = nn.Linear(condition, 2 * wide) if condition else None
         self.norm2, self.conv2 = _norm(wide), _conv(dims, wide, wide, depthwise)
@@ -92,14 +101,14 @@ class ResidualBlock(nn.Module):
 
     def forward(self, x: Tensor, condition: Tensor | None = None) -> Tensor:
         """(B, narrow, *grid) and (B, condition) to (B, wide, *grid)."""
-        h = self.conv1(resample(F.silu(self.norm1(x)), self.resamples))
+        h = self.conv1(resample(F.silu(self.norm1(x)), self.resamples, self.circular))
         h = self.norm2(h)
         if self.condition is not None and condition is not None:
             told = self.condition(condition).view(h.shape[0], -1, *[1] * (h.ndim - 2))
             scale, shift = told.chunk(2, dim=1)
             h = torch.addcmul(shift, h, 1 + scale)
         h = self.conv2(self.dropout(F.silu(h)))
-        return cast(Tensor, self.skip(resample(x, self.resamples)) + h)
+        return cast(Tensor, self.skip(resample(x, self.resamples, self.circular)) + h)
 
 
 class _Place(nn.Module):
