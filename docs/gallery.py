@@ -1,24 +1,30 @@
-"""Draws what the shipped models make of the committed test prompts, good and bad, once each at a fixed seed.
+"""Draws what the shipped model makes of every feature and of the committed test prompts, once each at a fixed seed.
 
-    python docs/gallery.py
+    python docs/gallery.py [FEATURE ...]          # all, or these features' sheets alone
 
 writes docs/gallery.md, its sheets in docs/pictures/, and the picture that README opens with.
 """
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Sequence
 from importlib.resources import files
+from io import BytesIO
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import yaml
-from PIL import Image, ImageDraw, ImageFont
+from gallery_features import FEATURES, GIVEN, SEED, Feature
+from gallery_sheet import fitted, framed, save, sheet
+from PIL import Image
 from rich.progress import track
 
 import perrin
 
 HERE = Path(__file__).parent
 PICTURES = HERE / "pictures"
-SIDE, LABEL, COLUMNS = 96, 30, 8
 TITLES = {
     "as_captioned": "Captions as they stand in the data",
     "reworded": "The same things in other words",
@@ -32,70 +38,61 @@ README_PROMPTS = (
 )  # fmt: skip
 
 
-def main() -> None:
-    """Generate every picture with the default settings and write the page."""
+def main(only: Sequence[str]) -> None:
+    """Generate every picture with the default settings and write the page; or the sheets of some features."""
     PICTURES.mkdir(exist_ok=True)
     generate = perrin.load("image")
-    text = (files("perrin_image") / "recipes" / "prompts-64.yaml").read_text()
-    committed = yaml.safe_load(text)
-    seed = committed["seed"]
-    card = generate.card
-    d = generate("a red apple", seed=seed).parameters.model_dump()
+    if unknown := set(only) - {feature.name for feature in FEATURES}:
+        known = ", ".join(feature.name for feature in FEATURES)
+        sys.exit(f"gallery: no feature is called {', '.join(sorted(unknown))}; there are {known}")
+    shown = [feature for feature in FEATURES if not only or feature.name in only]
+    given = {name: GIVEN[name](generate) for feature in shown for name in feature.files.values()}
+    for feature in track(shown, "features"):
+        save(_feature(generate, feature, given), PICTURES / f"gallery-{feature.name}.webp")
+    if not only:
+        committed = yaml.safe_load((files("perrin_image") / "recipes" / "prompts-64.yaml").read_text())
+        for section in TITLES:
+            save(_prompts(generate, committed[section], committed["seed"]), PICTURES / f"gallery-{section}.webp")
+        save(_prompts(generate, README_PROMPTS, committed["seed"]), PICTURES / "readme.webp")
+        (HERE / "gallery.md").write_text("\n".join(_page(generate, committed)) + "\n")
+
+
+def _feature(generate: perrin.Generator, feature: Feature, given: dict[str, bytes]) -> Image.Image:
+    """What is given, then what came out."""
+    files = {parameter: given[name] for parameter, name in feature.files.items()}
+    pictures = [framed(fitted(np.asarray(Image.open(BytesIO(data))), feature.side)) for data in files.values()]
+    labels = [f"{parameter}: {name}" for parameter, name in feature.files.items()]
+    for label, parameters in feature.asked:
+        for number, item in enumerate(generate(**{"seed": SEED, **parameters, **files})):
+            made: dict[str, Any] = {"blend": 0.0, **item.metadata["parameters"], "number": number}
+            pictures.append(fitted(item.value, feature.side))
+            labels.append(label.format(**made))
+    return sheet(pictures, labels)
+
+
+def _prompts(generate: perrin.Generator, prompts: Sequence[str], seed: int) -> Image.Image:
+    made = [generate(prompt, seed=seed)[0].value for prompt in track(prompts, "prompts", transient=True)]
+    return sheet([fitted(value) for value in made], prompts)
+
+
+def _page(generate: perrin.Generator, committed: dict[str, Any]) -> list[str]:
+    card, d = generate.card, generate("a red apple", seed=SEED).parameters.model_dump()
     lines = [
         "# Gallery",
         "",
-        f"Made by `make gallery`. Nothing is picked: one picture a prompt, seed {seed}, the defaults of `{card.name}`",
-        f"({d['sampler']}, {d['steps']} steps, guidance {d['guidance']}, style {d['style']}),",
-        "the 64 prompts that were committed before training "
+        f"Made by `make gallery`. Nothing is picked: seed {SEED} where none is named, the defaults of `{card.name}`",
+        f"({d['sampler']}, {d['steps']} steps, guidance {d['guidance']}, style {d['style']}).",
+        "First what each feature is given and what comes out; then the 64 prompts that were committed before training",
         "([prompts-64.yaml](../modalities/perrin_image/recipes/prompts-64.yaml)).",
         f"Model {card.sha256[:16]}.",
     ]
+    for feature in FEATURES:
+        picture = f"![{feature.title}: what is given, and what came out](pictures/gallery-{feature.name}.webp)"
+        lines += ["", f"## {feature.title}", "", f"    {feature.command}", "", picture]
     for section, title in TITLES.items():
-        prompts = committed[section]
-        sheet = _sheet([_picture(generate, p, seed) for p in track(prompts, section)], prompts)
-        sheet.save(PICTURES / f"gallery-{section}.webp", quality=88, method=6)
-        lines += ["", f"## {title}", "", f"![{', '.join(prompts)}](pictures/gallery-{section}.webp)"]
-    styles = card.conditioners["style"]
-    sheet = _sheet([_picture(generate, "a red apple", seed, style=s) for s in track(styles, "styles")], styles)
-    sheet.save(PICTURES / "gallery-styles.webp", quality=88, method=6)
-    lines += ["", "## One prompt in every style: a red apple", "", "![ten styles](pictures/gallery-styles.webp)"]
-    (HERE / "gallery.md").write_text("\n".join(lines) + "\n")
-    readme = [_picture(generate, p, seed) for p in track(README_PROMPTS, "README")]
-    _sheet(readme, README_PROMPTS).save(PICTURES / "readme.webp", quality=90, method=6)
-
-
-def _picture(generate: perrin.Generator, prompt: str, seed: int, **options: object) -> Image.Image:
-    value = generate(prompt, seed=seed, **options)[0].value
-    return Image.fromarray(value).resize((SIDE, SIDE), Image.Resampling.LANCZOS)
-
-
-def _sheet(pictures: list[Image.Image], labels: list[str] | tuple[str, ...]) -> Image.Image:
-    """Pictures in a grid, each over its label in at most two lines."""
-    rows = -(-len(pictures) // COLUMNS)
-    width = SIDE + 12
-    sheet = Image.new("RGB", (COLUMNS * width, rows * (SIDE + LABEL + 6)), "white")
-    draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(10.5)
-    for number, (picture, label) in enumerate(zip(pictures, labels, strict=True)):
-        x, y = number % COLUMNS * width + 6, number // COLUMNS * (SIDE + LABEL + 6) + 4
-        sheet.paste(picture, (x, y))
-        for line, part in enumerate(_wrap(draw, label, font, width - 4)):
-            left = x + (SIDE - draw.textlength(part, font=font)) / 2
-            draw.text((left, y + SIDE + 2 + 12 * line), part, fill="#444", font=font)
-    return sheet
-
-
-def _wrap(
-    draw: ImageDraw.ImageDraw, label: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width: int
-) -> list[str]:
-    lines = [""]
-    for word in label.split():
-        wider = f"{lines[-1]} {word}".strip()
-        if draw.textlength(wider, font=font) <= width:
-            lines[-1] = wider
-        else:
-            lines.append(word)
-    return lines[:2]
+        lines += ["", f"## {title}", "", f"![{', '.join(committed[section])}](pictures/gallery-{section}.webp)"]
+    return lines
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1:])
