@@ -41,7 +41,7 @@ class Bench:
 
     def __init__(self) -> None:
         torch.manual_seed(0)
-        self.network: nn.Module = DiffusionTransformer(16, 768, 10, 12, 2048, 1, context=0)
+        self.network: nn.Module = DiffusionTransformer(16, 768, 13, 12, 2176, 1, context=0)
         self.loss_of = Objective().loss()
 
     def batch(self, size: int, generator: np.random.Generator) -> Tensor:
