@@ -21,6 +21,7 @@ from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.text import text_encoder
+from perrin_image.beside import Beside, Told
 from perrin_image.between import blend, slerp
 from perrin_image.face import ImageParameters, no_transparency
 from perrin_image.painting import Canvas, canvas_of
@@ -48,7 +49,7 @@ class ImageRuntime:
         self.card, self.device = card, device
         self._codec, self._network = codec, network
         self._process = d.process.from_config(card.process)
-        self._denoiser = d.Denoiser(network, self._process, card.prediction)
+        self._beside = Beside(network, device, self._process, card.prediction)
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
@@ -76,7 +77,7 @@ class ImageRuntime:
         grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **self.card.grid})
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas)
-        condition, guidance = self._guidance(p)
+        condition, guidance = self._guidance(p, self._told(p, inputs))
         if canvas is not None and latent is not None and canvas.keeps:
             guidance = d.guidance.constrained(guidance, latent, canvas.kept(self._codec.factor).to(self.device))
         side = p.size // self._codec.factor
@@ -93,7 +94,12 @@ class ImageRuntime:
             device=self.device,
         )
 
-    def _guidance(self, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
+    def _told(self, p: ImageParameters, inputs: Mapping[str, InputFile]) -> Told:
+        """What the request tells the network beside its prompt."""
+        side = cast(int, p.size)
+        return self._beside.told(p, self.card, inputs, (side, side), self._codec.encode)
+
+    def _guidance(self, p: ImageParameters, told: Told) -> tuple[dict[str, Tensor], Guidance]:
         """The network's condition, and guidance away from the negative prompt; no prompt has nothing to guide to."""
         styles = self.card.conditioners["style"]
         label = torch.tensor([styles.index(p.style or "any")], device=self.device)
@@ -101,14 +107,14 @@ class ImageRuntime:
         others = [p.morph] if p.morph is not None else [text for text, _ in prompt.parts]
         text = text_encoder(self.device)([prompt.text, p.negative, *others])
         condition, null, *rest = (
-            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], "label": label}
+            told.condition(text.tokens[i : i + 1], text.mask[i : i + 1], label, spoken=i != 1)
             for i in range(2 + len(others))
         )
-        scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
-        guidance = d.guidance.classifier_free(self._denoiser, scale, null)
+        scale = cast(float, p.guidance) if p.prompt or p.negative or p.like or p.control else 1.0
+        guidance = d.guidance.classifier_free(told.denoiser, scale, null)
         if p.morph is not None:
             tokens, mask = blend(text.tokens[[0, 2]], text.mask[[0, 2]], p.places)
-            return {"context": tokens, "context_mask": mask, "label": label}, guidance
+            return told.condition(tokens, mask, label), guidance
         if prompt.parts:
             return condition, d.guidance.weighted(guidance, rest, [weight for _, weight in prompt.parts])
         return condition, guidance
