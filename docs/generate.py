@@ -52,7 +52,7 @@ def _modalities() -> Iterator[str]:
         for name, field in schema["properties"].items():
             kinds = [field, *field.get("anyOf", [])]
             kind = next((k["type"] for k in kinds if k.get("type") not in (None, "null")), "")
-            kind = "file" if name in files else kind
+            kind = ("files" if kind == "object" else "file") if name in files else kind
             required = name in schema.get("required", [])
             default = "required" if required else field.get("default")
             unset = "drawn" if name == "seed" else "the model's" if name in known else "none"

@@ -14,25 +14,12 @@ import json
 import sys
 from pathlib import Path
 
-from PIL import Image, ImageChops, ImageFilter, ImageMath, ImageOps
+from PIL import Image
 from rich.progress import track
 
 from perrin.settings import Settings
 from perrin_image.data import open_pack, prepare
-
-PAPER, INK = (250, 244, 226), (28, 46, 110)
-
-
-def drawn(picture: Image.Image) -> Image.Image:
-    """What a pencil makes of a picture (RGBA): dark where its grey is darker than that around it."""
-    white = Image.new("RGBA", picture.size, "white")
-    grey = Image.alpha_composite(white, picture).convert("L")
-    around = ImageOps.invert(grey).filter(ImageFilter.GaussianBlur(3))
-    line = ImageMath.lambda_eval(
-        lambda a: a["min"](a["grey"] * 255 / (256 - a["around"]), 255), grey=grey, around=around
-    )
-    line = ImageChops.multiply(line.convert("L"), line.convert("L"))
-    return ImageOps.colorize(line, INK, PAPER)
+from perrin_image.data.pencil import pencilled
 
 
 def main() -> None:
@@ -44,7 +31,7 @@ def main() -> None:
     lines = []
     for index in track(chosen, f"drawing into {out}"):
         name = f"{index}.png"
-        drawn(Image.fromarray(pack.pictures[index])).save(out / name)
+        Image.fromarray(pencilled(pack.pictures[index])).save(out / name)
         lines.append(json.dumps({"file_name": name, "text": pack.records[index].captions[0]}))
     (out / "metadata.jsonl").write_text("\n".join(lines) + "\n")
 

@@ -41,7 +41,7 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
     """Draw the form; the values that were given."""
     fields = {field.name: field for field in read_fields(info.parameters)}
     _put(info.name, fields, st.session_state.pop("_fill", None))
-    models = [model for model in models if model.modality == info.name]
+    models = [model for model in models if model.modality == info.name and not model.base]
     chosen = st.session_state.get(_key(info.name, "model")) or info.default_model
     defaults = next((model.defaults for model in models if model.name == chosen), {})
     values: dict[str, Any] = {}
@@ -62,7 +62,7 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
             values["model"] = _model(info, fields["model"], models)
         rest = [fields[name] for name in fields if name in ADVANCED and name != "model"]
         values |= _grid(info.name, rest, defaults)
-    return {name: value for name, value in values.items() if value not in (None, "", [])}
+    return {name: value for name, value in values.items() if value not in (None, "", [], {})}
 
 
 def _grid(modality: str, fields: Sequence[Field], defaults: Mapping[str, Any]) -> dict[str, Any]:
@@ -85,8 +85,13 @@ def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] |
     st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1  # what was uploaded for others is let go
     for name, field in fields.items():
         value = values.get(name)
+        if field.kind == "object" and field.accepts:
+            for choice in field.choices:
+                st.session_state[_key(modality, f"{name}.{choice}")] = (value or {}).get(choice, "")
+            continue
+        value = field.default if value is None else value
         if value is None:
-            value = field.default
+            pass
         elif field.kind == "number":
             value = float(value)
         elif field.kind == "object":
@@ -164,6 +169,9 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
         "help": ". ".join(part for part in (field.help.rstrip("."), field.range) if part) or None,
         "persist_state": "session",
     }
+    if field.accepts and field.kind == "object":
+        found = {name: _files(field, _named(common, str(name))) for name in field.choices}
+        return {name: file for name, file in found.items() if file is not None}
     if field.accepts:
         return _files(field, common)
     if field.choices and field.kind == "array":
@@ -184,6 +192,11 @@ def _widget(modality: str, field: Field, defaults: Mapping[str, Any]) -> Any:
     if field.kind == "array" and text:
         return [convert(field, part.strip()) for part in text.split(",") if part.strip()]
     return convert(field, text) if text else None
+
+
+def _named(common: Mapping[str, Any], name: str) -> dict[str, Any]:
+    """The same for the file called ``name`` of a field that takes several."""
+    return {**common, "label": f"{common['label']}: {name}", "key": f"{common['key']}.{name}"}
 
 
 def _files(field: Field, common: Mapping[str, Any]) -> Any:

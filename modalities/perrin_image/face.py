@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator
 from pydantic_core import PydanticCustomError
@@ -13,6 +13,7 @@ from perrin.inputs import Input
 from perrin.modality import SEED_LIMIT, Format, Modality, Parameters, View
 from perrin.models import ModelCard, find
 from perrin.models.card import CALIBRATED
+from perrin_image.adapters import MOST, check_base, reader_of, resolved_lora, written
 from perrin_image.classes import class_of
 from perrin_image.prompts import read_prompt
 from perrin_image.sizes import Size, channels_of, layout_of, read_size, size_of
@@ -28,6 +29,7 @@ LEAST_SIDE = 16
 
 FROM: dict[str, JsonValue] = {"group": "From a picture"}
 BETWEEN: dict[str, JsonValue] = {"group": "Between two prompts or seeds"}
+BESIDE: dict[str, JsonValue] = {"group": "Control, image prompt and adapters"}
 
 _BACKGROUND = re.compile(r"white|transparent|#[0-9a-fA-F]{6}")
 
@@ -109,6 +111,50 @@ class ImageParameters(Parameters):
         description="How far towards morph and seed_to all items are. Left out: evenly from 0 to 1; one alone, half.",
     )
 
+    control: dict[Literal["edge", "scribble", "depth"], Annotated[str, Input("image/*")]] = Field(
+        {},
+        max_length=1,
+        title="Control",
+        json_schema_extra=BESIDE,
+        description="A picture that says where things are: lines, white on black or black on white, or depth. Of an "
+        "ordinary picture given as edge the edges are found first. Fitted like the image.",
+    )
+    control_strength: float | None = Field(
+        None,
+        ge=0,
+        le=2,
+        title="Control strength",
+        json_schema_extra=BESIDE,
+        description="How much the control counts; left out: 1.",
+    )
+    control_model: str | None = Field(
+        None,
+        max_length=200,
+        title="Control adapter",
+        json_schema_extra=BESIDE,
+        description="Name of the adapter that reads the control; left out: the first installed one that can.",
+    )
+    like: Annotated[str, Input("image/*")] | None = Field(
+        None,
+        title="Like",
+        json_schema_extra=BESIDE,
+        description="A picture of something: draw the like, placed anew. With it the prompt may be left out.",
+    )
+    like_model: str | None = Field(
+        None,
+        max_length=200,
+        title="Like adapter",
+        json_schema_extra=BESIDE,
+        description="Name of the adapter that reads like; left out: the first installed one.",
+    )
+    lora: list[Annotated[str, Field(max_length=200)]] = Field(
+        [],
+        max_length=MOST,
+        title="LoRA",
+        json_schema_extra=BESIDE,
+        description="Adapters that draw differently, as NAME:WEIGHT with a weight of -2 to 2, 1 if it is left out.",
+    )
+
     @field_validator("prompt", "morph")
     @classmethod
     def _not_blank(cls, prompt: str | None) -> str | None:
@@ -137,8 +183,9 @@ class ImageParameters(Parameters):
         Raises:
             InvalidInput: names the field and what this model allows.
         """
+        check_base(card)
         self._suits(card)
-        result = super(ImageParameters, self._begun(card)._between()).resolved(card)
+        result = super(ImageParameters, self._begun(card)._between()._beside(card)).resolved(card)
         sizes = [size_of(*side) for side in card.sizes]
         size = result.size or sizes[0]
         if size not in sizes:
@@ -186,10 +233,12 @@ class ImageParameters(Parameters):
         if "prompt" not in card.conditioners:
             class_of(card, "prompt", self.prompt)
             class_of(card, "negative", self.negative or None)
-            if self.morph is not None:
-                raise InvalidInput("morph", self.morph, f"none: model {card.name} takes no sentences")
-        for name in ("image", "morph", "seed_to") if self.seamless else ():
-            if getattr(self, name) is not None:
+            for name in ("morph", "like"):
+                if getattr(self, name) is not None:
+                    raise InvalidInput(name, getattr(self, name), f"none: model {card.name} takes no sentences")
+        beside = () if card.sheet else ("control", "like", "lora")
+        for name in ("image", "morph", "seed_to", *beside) if self.seamless else ():
+            if getattr(self, name):
                 raise InvalidInput("seamless", True, f"no {name} as well: a tile is drawn from its prompt and seed")
 
     def _between(self) -> Self:
@@ -203,11 +252,28 @@ class ImageParameters(Parameters):
             raise InvalidInput("blend", self.blend, "a second prompt (morph) or seed (seed_to) as well")
         return self
 
+    def _beside(self, card: ModelCard) -> Self:
+        """The same request with the adapters that it means, each with its hash."""
+        changes: dict[str, Any] = {"lora": resolved_lora(self.lora, card)}
+        kind = next(iter(self.control), None)
+        for name in ("control_strength", "control_model") if kind is None else ():
+            if getattr(self, name) is not None:
+                raise InvalidInput(name, getattr(self, name), "a control as well")
+        if self.like is None and self.like_model is not None:
+            raise InvalidInput("like_model", self.like_model, "a picture as like as well")
+        if kind is not None:
+            reader = reader_of("control_model", self.control_model, card, "control", kind)
+            changes["control_strength"] = 1.0 if self.control_strength is None else self.control_strength
+            changes["control_model"] = written(reader)
+        if self.like is not None:
+            changes["like_model"] = written(reader_of("like_model", self.like_model, card, "like"))
+        return self.model_copy(update=changes)
+
     def _begun(self, card: ModelCard) -> Self:
         """The same request with what follows from its image, if it has one."""
         if self.image is None:
-            if self.prompt is None and "prompt" in card.conditioners:
-                raise InvalidInput("prompt", None, "a value: it is required, unless there is an image")
+            if self.prompt is None and self.like is None and "prompt" in card.conditioners:
+                raise InvalidInput("prompt", None, "a value: it is required, unless there is an image, or a like")
             for name in ("strength", "mask"):
                 if getattr(self, name) is not None:
                     raise InvalidInput(name, getattr(self, name), "an image as well")

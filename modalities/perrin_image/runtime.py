@@ -23,6 +23,7 @@ from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.circular import Ring
 from perrin.nn.text import text_encoder
+from perrin_image.beside import Beside, Told
 from perrin_image.between import blend, slerp
 from perrin_image.classes import class_of
 from perrin_image.codecs import Codec, Latents, Plain
@@ -60,7 +61,7 @@ class ImageRuntime:
         self._upscaler = upscaler
         self._stage = None if upscaler is None else upscaler.network  # the engine counts a runtime's own networks
         self._process = d.process.from_config(card.process)
-        self._denoiser = d.Denoiser(network, self._process, card.prediction)
+        self._beside = Beside(network, device, self._process, card.prediction)
         self._ring = d.Denoiser(Ring(network), self._process, card.prediction)
         self._clear = channels_of(card) == CHANNELS
 
@@ -104,7 +105,10 @@ class ImageRuntime:
         grid = self._grid(p.steps)
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas.sampled(layout))
-        condition, guidance = self._guidance(p)
+        told = self._beside.told(p, self.card, inputs, layout.sampled, self._codec.encode)
+        if p.seamless and not self.card.sheet:
+            told = told._replace(denoiser=self._ring)
+        condition, guidance = self._guidance(p, told)
         if canvas is not None and latent is not None and canvas.keeps:
             kept = canvas.kept(layout, self._codec.factor).to(self.device)
             guidance = d.guidance.constrained(guidance, latent, kept)
@@ -135,39 +139,38 @@ class ImageRuntime:
         options = {"shift": 1.0, **options} if kind == "shifted" else options
         return cast(Grid, getattr(d.grid, kind)(self._process, steps, **options))
 
-    def _guidance(self, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
+    def _guidance(self, p: ImageParameters, told: Told) -> tuple[dict[str, Tensor], Guidance]:
         """The network's condition, and guidance away from the negative prompt; no prompt has nothing to guide to."""
-        denoiser = self._ring if p.seamless and not self.card.sheet else self._denoiser
         if "prompt" not in self.card.conditioners:
-            return self._to_class(denoiser, p)
+            return self._to_class(told, p)
         styles = self.card.conditioners.get("style")
-        told = {} if styles is None else {"label": torch.tensor([styles.index(p.style or "any")], device=self.device)}
+        label = None if styles is None else torch.tensor([styles.index(p.style or "any")], device=self.device)
         prompt = read_prompt(p.prompt or "")
         others = [p.morph] if p.morph is not None else [text for text, _ in prompt.parts]
         text = text_encoder(self.device)([prompt.text, p.negative, *others])
         condition, null, *rest = (
-            {"context": text.tokens[i : i + 1], "context_mask": text.mask[i : i + 1], **told}
+            told.condition(text.tokens[i : i + 1], text.mask[i : i + 1], label, spoken=i != 1)
             for i in range(2 + len(others))
         )
-        scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
-        guidance = d.guidance.classifier_free(denoiser, scale, null)
+        scale = cast(float, p.guidance) if p.prompt or p.negative or p.like or p.control else 1.0
+        guidance = d.guidance.classifier_free(told.denoiser, scale, null)
         if p.morph is not None:
             tokens, mask = blend(text.tokens[[0, 2]], text.mask[[0, 2]], p.places)
-            return {"context": tokens, "context_mask": mask, **told}, guidance
+            return told.condition(tokens, mask, label), guidance
         if prompt.parts:
             return condition, d.guidance.weighted(guidance, rest, [weight for _, weight in prompt.parts])
         return condition, guidance
 
-    def _to_class(self, denoiser: d.Denoiser, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
+    def _to_class(self, told: Told, p: ImageParameters) -> tuple[dict[str, Tensor], Guidance]:
         """Of a model of classes, the label, and guidance away from the negative one or none; of others, neither."""
         if "class" not in self.card.conditioners:
-            return {}, Unguided(denoiser)
+            return told.more, Unguided(told.denoiser)
         to, away = (
-            {"label": torch.tensor([class_of(self.card, field, name or None)], device=self.device)}
+            {"label": torch.tensor([class_of(self.card, field, name or None)], device=self.device), **told.more}
             for field, name in (("prompt", p.prompt), ("negative", p.negative))
         )
         scale = cast(float, p.guidance) if p.prompt or p.negative else 1.0
-        return to, d.guidance.classifier_free(denoiser, scale, away)
+        return to, d.guidance.classifier_free(told.denoiser, scale, away)
 
     @torch.inference_mode()
     def _latent(self, picture: Tensor) -> Tensor:

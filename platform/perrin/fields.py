@@ -33,7 +33,8 @@ class Field:
         longest: most characters of a string.
         default: what is used when it is left out; None: the model's own default.
         required: it cannot be left out.
-        accepts: the media types of the files that it takes; none if it takes no file.
+        accepts: the media types of the files that it takes; none if it takes no file. An object takes one for each
+            of its names, ``choices`` where they are listed.
         group: what a form puts it under, closed at first; nothing where it is always in sight. A plugin says it with
             ``json_schema_extra={"group": ...}``.
     """
@@ -75,6 +76,10 @@ def _field(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], r
     core = _resolve(part, definitions)
     kind = _kind(core)
     inner = _resolve(core.get("items", {}), definitions) if kind == "array" else core
+    named = core.get("additionalProperties") if kind == "object" else None
+    files = _resolve(named if isinstance(named, Mapping) else inner, definitions)
+    if files is not inner and files.get("format") == FORMAT:
+        inner = {**files, **core.get("propertyNames", {})}
     choices = inner.get("enum", (inner["const"],) if "const" in inner else part.get("choices", ()))
     step = 1 if kind == "integer" else 0
     low, high = core.get("minimum"), core.get("maximum")
@@ -94,7 +99,7 @@ def _field(name: str, part: Mapping[str, Any], definitions: Mapping[str, Any], r
         longest=core.get("maxLength"),
         default=part.get("default"),
         required=required,
-        accepts=tuple(inner.get("accept", ())) if inner.get("format") == FORMAT else (),
+        accepts=tuple(files.get("accept", ())) if files.get("format") == FORMAT else (),
         group=part.get("group", ""),
     )
 

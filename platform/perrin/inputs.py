@@ -11,7 +11,8 @@ small and can be stored, and a path never comes from one. The plugin gets the by
         def decode(self, clean, parameters, inputs): ...
 
 The keys of ``inputs`` are places in the parameters: ``image``; ``frames.0`` in a list, ``controls.1.image`` in a list
-of models. Only what was given is there. Without a platform (`perrin.load`) the value is a path or bytes.
+of models, ``control.edge`` in a mapping. Only what was given is there. Without a platform (`perrin.load`) the value is
+a path or bytes.
 """
 
 from __future__ import annotations
@@ -155,7 +156,7 @@ def filled(schema: Mapping[str, Any], values: Mapping[str, Any], fill: Callable[
 
 
 def put(values: Mapping[str, Any], path: str, value: Any) -> dict[str, Any]:
-    """``values`` with ``value`` at ``path``; a list may grow by one.
+    """``values`` with ``value`` at ``path``; a list may grow by one, a mapping by any name.
 
     Raises:
         InvalidInput: there is no such place.
@@ -175,8 +176,8 @@ def _put(within: Any, parts: list[str], value: Any, path: str) -> Any:
         return copy
     if within is None and rest == [] and name == "0":
         return [value]
-    if isinstance(within, Mapping) and rest == ["0"]:
-        return {**within, name: [value]}
+    if isinstance(within, Mapping) and len(rest) == 1:
+        return {**within, name: [value] if rest == ["0"] else {rest[0]: value}}
     raise InvalidInput("parameter", path, "a place in the parameters that are given")
 
 
@@ -192,9 +193,13 @@ def _walk(part: Mapping[str, Any], value: Any, definitions: Mapping[str, Any], p
             for option in part.get(key, ()):
                 yield from _walk(option, value, definitions, path)
     elif isinstance(value, Mapping):
-        for name, inner in part.get("properties", {}).items():
+        known, others = part.get("properties", {}), part.get("additionalProperties")
+        for name, inner in known.items():
             if name in value:
                 yield from _walk(inner, value[name], definitions, f"{path}.{name}".lstrip("."))
+        if isinstance(others, Mapping):
+            for name in [name for name in value if name not in known]:
+                yield from _walk(others, value[name], definitions, f"{path}.{name}".lstrip("."))
     elif isinstance(value, list | tuple) and "items" in part:
         for number, item in enumerate(value):
             yield from _walk(part["items"], item, definitions, f"{path}.{number}")

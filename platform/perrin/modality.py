@@ -164,7 +164,7 @@ class Modality:
         from perrin.models import models
         from perrin.models.plans import CALIBRATED
 
-        cards = {name: card for name, card in models().items() if card.modality == self.name}
+        cards = {name: card for name, card in models().items() if card.modality == self.name and not card.base}
         calibrated = [CALIBRATED] if any(card.plans for card in cards.values()) else []
         helpers = {card.upscaler for card in cards.values()}  # what only serves others is nothing to choose
         choices: dict[str, list[Any]] = {
@@ -265,7 +265,7 @@ def validate(modality: Modality, values: Mapping[str, Any]) -> Parameters:
         return modality.parameters.model_validate(dict(values))
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        field = ".".join(str(part) for part in first["loc"]) or modality.name
+        field = ".".join(str(part) for part in first["loc"] if part != "[key]") or modality.name
         if first["type"] == "extra_forbidden":
             known = ", ".join(modality.parameters.model_fields)
             raise InvalidInput(field, first["input"], f"no such parameter; {modality.name} takes {known}") from None

@@ -119,6 +119,7 @@ class ModelInfo(_Record):
     sha256: str
     defaults: dict[str, Any]
     metrics: dict[str, Any] = {}
+    base: str = Field("", description="The model that an adapter belongs to.")
 
 
 class Parent(BaseModel):

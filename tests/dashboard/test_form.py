@@ -13,7 +13,7 @@ def form(monkeypatch: pytest.MonkeyPatch) -> AppTest:
     monkeypatch.setitem(sys.modules, "__main__", sys.modules["__main__"])
 
     def script() -> None:
-        from typing import Annotated
+        from typing import Annotated, Literal
 
         import streamlit as st
         from pydantic import BaseModel, Field
@@ -27,6 +27,7 @@ def form(monkeypatch: pytest.MonkeyPatch) -> AppTest:
             image: Annotated[str, Input("image/*")] | None = Field(None, title="Image", description="To begin with.")
             frames: list[Annotated[str, Input("image/*")]] = []
             towards: str | None = Field(None, json_schema_extra={"group": "Between"})
+            maps: dict[Literal["edge", "depth"], Annotated[str, Input("image/*")]] = {}
             part: float | None = Field(None, ge=0, le=1, json_schema_extra={"group": "Between"})
 
         info = ModalityInfo(
@@ -59,6 +60,19 @@ def test_what_is_taken_up_again_keeps_its_ids(form: AppTest) -> None:
     form.file_uploader(key="form/film/image/file/1").set_value(("a.png", b"one", "image/png"))
     form.run()
     assert form.session_state["values"] == {**values, "image": b"one"}
+
+
+def test_files_by_name_have_a_widget_each(form: AppTest) -> None:
+    form.file_uploader(key="form/film/maps.edge/file/0").set_value(("a.png", b"lines", "image/png"))
+    form.run()
+    assert form.session_state["values"] == {"maps": {"edge": b"lines"}}
+    form.session_state["_fill"] = {"maps": {"depth": "a" * 32}}
+    form.run()
+    assert not form.exception
+    assert form.session_state["values"] == {"maps": {"depth": "a" * 32}}
+    form.session_state["_fill"] = {"prompt": "again"}
+    form.run()
+    assert form.session_state["values"] == {"prompt": "again"}
 
 
 def test_a_group_waits_under_its_name_and_opens_when_something_is_said(form: AppTest) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import pytest
 from pydantic import BaseModel, Field, ValidationError
 
+from perrin.commands.options import given
 from perrin.errors import InvalidInput
 from perrin.fields import read_fields
 from perrin.inputs import Input, InputFile, check_type, declares, filled, local_files, put, slots, takes
@@ -27,6 +28,7 @@ class Asked(BaseModel):
     image: Annotated[str, Input("image/png", "image/jpeg")] | None = Field(None, title="Image", description="A start.")
     frames: list[Annotated[str, Input("image/png")]] = []
     controls: list[Control] | None = None
+    maps: dict[Literal["edge", "depth"], Annotated[str, Input("image/*")]] = {}
 
 
 SCHEMA = Asked.model_json_schema()
@@ -37,7 +39,9 @@ def test_every_place_of_a_request_that_has_a_file_is_found() -> None:
     assert [(slot.path, slot.value) for slot in slots(SCHEMA, values)] == [
         ("image", A), ("frames.0", A), ("frames.1", B), ("controls.0.image", B),
     ]  # fmt: skip
-    assert declares(SCHEMA) == ("image", "frames", "controls")
+    assert declares(SCHEMA) == ("image", "frames", "controls", "maps")
+    assert [(slot.path, slot.accepts) for slot in slots(SCHEMA, {"maps": {"edge": A}})] == [("maps.edge", ("image/*",))]
+    assert filled(SCHEMA, {"maps": {"edge": A}}, lambda slot: B) == {"maps": {"edge": B}}
     assert slots(SCHEMA, {"image": None, "prompt": A}) == []
     assert slots(SCHEMA, Asked(image=A).model_dump()) == slots(SCHEMA, {"image": A})
     assert filled(SCHEMA, values, lambda slot: slot.path)["controls"] == [{"image": "controls.0.image", "weight": 2}]
@@ -52,6 +56,8 @@ def test_every_place_of_a_request_that_has_a_file_is_found() -> None:
         ("frames.1", None),
         ("controls.0.image", ("image/*",)),
         ("controls.1.image", None),
+        ("maps.edge", ("image/*",)),
+        ("maps", None),
         ("controls.0.weight", None),
         ("prompt", None),
         ("nothing", None),
@@ -66,7 +72,7 @@ def test_a_place_for_a_parents_artifact_is_one_that_takes_files(path: str, accep
 
 def test_what_is_put_is_found_there() -> None:
     values: dict[str, Any] = {"frames": [A], "controls": [{"image": A}]}
-    for path in ("image", "frames.0", "frames.1", "controls.0.image"):
+    for path in ("image", "frames.0", "frames.1", "controls.0.image", "maps.edge"):
         assert {slot.path: slot.value for slot in slots(SCHEMA, put(values, path, B))}[path] == B
     for path in ("frames.2", "controls.1.image", "frames.-1", "image.x.y"):
         with pytest.raises(InvalidInput):
@@ -84,6 +90,19 @@ def test_the_form_knows_which_fields_take_files() -> None:
     assert fields["image"].accepts == ("image/png", "image/jpeg")
     assert fields["frames"].accepts == ("image/png",)
     assert fields["prompt"].accepts == ()
+    maps = fields["maps"]
+    assert (maps.kind, maps.accepts, maps.choices) == ("object", ("image/*",), ("edge", "depth"))
+    with pytest.raises(ValidationError):
+        Asked(maps={"pose": A})
+
+
+def test_the_command_line_takes_a_file_for_a_name() -> None:
+    fields = read_fields(SCHEMA)
+    said = given(fields, {"maps": ["edge=a=b.png", f"depth={A}"], "frames": ["a.png"]})
+    assert said == {"maps": {"edge": Path("a=b.png"), "depth": A}, "frames": [Path("a.png")]}
+    for wrong in ("a.png", "edge=", "=a.png", "pose=a.png"):
+        with pytest.raises(InvalidInput, match=r"maps: got .*KIND=FILE, with the kind one of edge, depth"):
+            given(fields, {"maps": [wrong]})
 
 
 def test_local_files_are_paths_or_bytes_and_the_same_file_has_the_same_id(tmp_path: Path) -> None:

@@ -23,7 +23,8 @@ from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.training.data import PICTURES, Report, pack, read_source
 from perrin.training.data.decoders import picture
-from perrin_image.data import Record, open_pack, prepare
+from perrin_image.data import Record, attributions, open_pack, prepare
+from perrin_image.data.pencil import pencil_attributions, prepare_pencil
 from perrin_image.pictures import to_tensor
 
 __all__ = ["Pictures", "held_out", "load_pictures", "prompts", "to_tensor", "weights_of"]
@@ -39,6 +40,7 @@ class Pictures:
         train: indices to train on.
         held_out: indices never trained on.
         weights: sampling probability of each of ``train``.
+        attributions: package, version, licence and line of what they were made from; of somebody's own, none.
     """
 
     pixels: npt.NDArray[np.uint8]
@@ -46,6 +48,7 @@ class Pictures:
     train: npt.NDArray[np.int64]
     held_out: npt.NDArray[np.int64]
     weights: npt.NDArray[np.float64]
+    attributions: tuple[tuple[str, str, str, str], ...] = ()
 
 
 def prompts(section: str | None = None) -> list[str]:
@@ -69,12 +72,13 @@ def load_pictures(
         progress: told how it goes.
         emphasis: factors on the sampling weight of whole styles, and under ``people`` of people.
         data: of the recipe. With ``folder``, somebody's own pictures instead of the project's: a folder with captions,
-            or WebDataset shards; ``style`` is the label they are trained under, ``mirror`` whether they may be.
+            or WebDataset shards; ``style`` is the label they are trained under, ``mirror`` whether they may be. With
+            ``pencil``, drawings of the pack's again, see `perrin_image.data.pencil`.
     """
-    emphasis = emphasis or {}
+    emphasis, pencil = emphasis or {}, bool((data or {}).get("pencil", False))
     if data and data.get("folder"):
         return _own(folder, progress, data)
-    pack = open_pack(prepare(folder, progress))
+    pack = open_pack(prepare_pencil(folder, progress) if pencil else prepare(folder, progress))
     held = np.array([held_out(record) for record in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
@@ -82,7 +86,8 @@ def load_pictures(
     if not held.any() or not len(train):
         raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
     weights = weights_of([pack.records[i] for i in train], emphasis)
-    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights)
+    made_from = pencil_attributions() if pencil else attributions()
+    return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights, tuple(made_from))
 
 
 def held_out(record: Record) -> bool:

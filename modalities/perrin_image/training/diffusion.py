@@ -23,7 +23,6 @@ from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
 from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity, memorised
-from perrin_image.data import attributions
 from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
 from perrin_image.training.latents import LENGTH, Captions, Latents, encode_captions, encode_pictures
@@ -68,7 +67,7 @@ class DiffusionTask:
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self._folders = dict(folders)
         self.objective = Objective.model_validate(self.options.get("objective", DEFAULT))
-        self._loss = self.objective.loss()
+        self.objective_loss = self.objective.loss()
 
     @property
     def _arguments(self) -> dict[str, Any]:
@@ -95,11 +94,12 @@ class DiffusionTask:
         not moved (Karras et al., EDM, 2022, appendix F.2).
         """
         chosen = generator.choice(self.pictures.train, size, p=self.pictures.weights)
-        return self._batch(chosen, generator, self.options.get("variants", 0))
+        return self.batch_of(chosen, generator, self.options.get("variants", 0))
 
-    def _batch(
+    def batch_of(
         self, chosen: np.ndarray[Any, np.dtype[np.int64]], generator: np.random.Generator, moves: int = 0
     ) -> Batch:
+        """These pictures, by their indices."""
         texts, labels, latents = [], [], []
         rates = {"text": self.options.get("text_dropout", 0.1), "style": self.options.get("style_dropout", 0.1)}
         without = drop(len(chosen), rates, generator)
@@ -119,7 +119,7 @@ class DiffusionTask:
     def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
         """What the objective says."""
         condition = {"context": batch.tokens, "context_mask": batch.mask, "label": batch.label}
-        return self._loss(network, batch.latents, condition, generator)
+        return self.objective_loss(network, batch.latents, condition, generator)
 
     @torch.inference_mode()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
@@ -127,7 +127,7 @@ class DiffusionTask:
         pictures that were trained on."""
         rng = np.random.default_rng(0)
         held = self.pictures.held_out[:512]
-        loss = self.loss(network, self._batch(held, rng), torch.Generator().manual_seed(0))[0]
+        loss = self.loss(network, self.batch_of(held, rng), torch.Generator().manual_seed(0))[0]
         wanted = prompts()[: self.options.get("samples", 64)]
         text, null = text_encoder()(wanted, LENGTH), text_encoder()([""], LENGTH)
         label = torch.zeros(len(wanted), dtype=torch.long)
@@ -161,6 +161,12 @@ class DiffusionTask:
             "prediction": self.objective.prediction,
             "conditioners": {"prompt": "minilm", "style": [*STYLES, "any"]},
             "sizes": [[64, 64]],
+            **self.facts(),
+        }
+
+    def facts(self) -> dict[str, Any]:
+        """What a card says of the data."""
+        return {
             "data": {
                 "pictures": sum(not r.recoloured for r in self.pictures.records),
                 "recoloured": sum(r.recoloured for r in self.pictures.records),
@@ -169,6 +175,6 @@ class DiffusionTask:
             },
             "attributions": [
                 {"source": f"{package} {version}", "licence": licence, "line": line}
-                for package, version, licence, line in (() if self._data.get("folder") else attributions())
+                for package, version, licence, line in self.pictures.attributions
             ],
         }

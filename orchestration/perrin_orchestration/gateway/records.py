@@ -225,4 +225,5 @@ def model_info(card: ModelCard) -> ModelInfo:
         sha256=card.sha256,
         defaults=card.preferred,
         metrics=plain["metrics"],
+        base=card.base,
     )

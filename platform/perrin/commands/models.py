@@ -36,10 +36,10 @@ def list_() -> None:
     from perrin.models import models as known
 
     table = Table(box=None, header_style="bold", pad_edge=False)
-    for column in ("name", "modality", "title", "licence", "folder"):
+    for column in ("name", "modality", "for", "title", "licence", "folder"):
         table.add_column(column, overflow="fold")
     for card in known().values():
-        table.add_row(card.name, card.modality, card.title, card.licence, str(card.folder))
+        table.add_row(card.name, card.modality, card.base, card.title, card.licence, str(card.folder))
     Console().print(table if table.row_count else "no models; `perrin models add FOLDER` adds one")
     for error in broken():
         typer.echo(f"left out: {error.message}", err=True)
@@ -61,6 +61,7 @@ def show(name: Name) -> None:
     rows = {
         "name": card.name,
         "modality": card.modality,
+        "adapter for": card.base,
         "title": card.title,
         "summary": card.summary,
         "licence": card.licence,

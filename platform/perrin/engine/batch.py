@@ -6,7 +6,8 @@ denoiser that is not plainly a `Denoiser` (one that differentiates, say) is call
 strict request.
 
 Where a runtime declares which axes of a field may be padded, pieces of one bucket of lengths share a call under a mask.
-Buckets are narrow, so that less than a fifth of an axis is padding.
+Buckets are narrow, so that less than a fifth of an axis is padding. Where a network says that a condition which is
+missing, or smaller, is one of zeros (its attribute ``fills``, see `perrin.nn.lora.Adapted`), that keeps nobody apart.
 
 A call that raises is repeated request by request, so that only the guilty one ends. One that runs out of memory is
 split, down to single samples.
@@ -112,11 +113,19 @@ class Keys:
     def _look(self, denoiser: Denoiser, condition: Condition, shape: Any) -> Key | None:
         key: Key | None = None
         if type(denoiser) is Denoiser:
-            traits = tuple(_trait(name, value) for name, value in sorted(condition.items()))
+            fills = fills_of(denoiser)
+            told = [(name, value) for name, value in sorted(condition.items()) if not name.startswith(fills)]
+            traits = tuple(_trait(name, value) for name, value in told)
             body = (tuple(shape[0][1:]), shape[1]) if isinstance(shape[0], torch.Size) else shape[:2]
             key = Key(id(denoiser), body, traits) if all(traits) else None
         self._known = [*self._known[-3:], (denoiser, condition, shape, key)]
         return key
+
+
+def fills_of(denoiser: Denoiser) -> tuple[str, ...]:
+    """How the names of those conditions of a network begin that are zeros where they are missing."""
+    fills: tuple[str, ...] = getattr(denoiser.network, "fills", ())
+    return fills
 
 
 def _trait(name: str, value: Any) -> Hashable:
@@ -243,7 +252,8 @@ class Stacker:
             or len(known[0]) != len(wanted)
             or any(a is not b or n != m for (a, n), (b, m) in zip(known[0], wanted, strict=True))
         ):
-            self._stacked[key] = known = (wanted, conditions(wanted))
+            fills = fills_of(pack[0].branch.denoiser)
+            self._stacked[key] = known = (wanted, conditions(wanted, fills))
             if len(self._stacked) > MEMO:
                 self._stacked.popitem(last=False)
         condition = known[1]

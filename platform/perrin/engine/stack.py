@@ -42,15 +42,36 @@ def join(xs: Sequence[Any]) -> State:
     return Fields({name: torch.cat([x[name] for x in xs]) for name in xs[0]}, mask)
 
 
-def conditions(wanted: list[tuple[Condition, int]]) -> dict[str, Any]:
-    """Conditions, each for its number of samples, as one; what is no tensor is the same in all."""
+def conditions(wanted: list[tuple[Condition, int]], fills: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Conditions, each for its number of samples, as one; what is no tensor is the same in all.
+
+    Those whose names begin with one of ``fills`` are filled up with zeros where they are smaller than others, or
+    missing.
+    """
     stacked = {}
+    for name in dict.fromkeys(name for condition, _ in wanted for name in condition if name.startswith(fills)):
+        stacked[name] = _filled([(condition.get(name), n) for condition, n in wanted])
     for name, value in wanted[0][0].items():
+        if name in stacked:
+            continue
         if isinstance(value, Tensor):
             stacked[name] = torch.cat([c[name].expand(n, *c[name].shape[1:]) for c, n in wanted])
         else:
             stacked[name] = value
     return stacked
+
+
+def _filled(wanted: list[tuple[Tensor | None, int]]) -> Tensor:
+    """Tensors of the same number of axes on top of each other, with zeros where one lacks something."""
+    there = [value for value, _ in wanted if value is not None]
+    sizes = [max(value.shape[axis] for value in there) for axis in range(1, there[0].dim())]
+    out = there[0].new_zeros(sum(n for _, n in wanted), *sizes)
+    at = 0
+    for value, n in wanted:
+        if value is not None:
+            out[(slice(at, at + n), *(slice(size) for size in value.shape[1:]))] = value
+        at += n
+    return out
 
 
 def points(each_of: list[Point], counts: list[int]) -> Point:

@@ -1,12 +1,12 @@
 """Control by a second grid (edges, depth, a scribble): a side network whose additions are zero at first.
 
-The side network is a copy of the contracting half of a U-Net, or of the first blocks of a transformer. It sees the
-state plus what an embedding makes of the control, and adds what comes out of each block, through a layer that is zero
-before training, to the network beside it, which is not changed.
+The side network is a copy of the contracting half of a U-Net, or of the first blocks of a transformer; or a smaller
+transformer of its own. It sees the state plus what an embedding makes of the control, and adds what comes out of each
+block, through a layer that is zero before training, to the network beside it, which is not changed.
 
 References:
     Zhang et al., Adding Conditional Control to Text-to-Image Diffusion Models (2023), section 3; Chen et al.,
-    PixArt-delta (2024), section 3.2 for transformers.
+    PixArt-delta (2024), section 3.2 for transformers; Zavadski et al., ControlNet-XS (2023), for small ones.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ from __future__ import annotations
 import copy
 
 from torch import Tensor, nn
+from torch.nn import functional as F
 
+from perrin.errors import InvalidInput
 from perrin.nn.attention import rotary
 from perrin.nn.transformer import DiffusionTransformer, patches
 from perrin.nn.unet import _CONVS, UNet
@@ -28,6 +30,11 @@ def _zero(layer: nn.Module) -> nn.Module:
     return layer
 
 
+def _fits(own: DiffusionTransformer, network: UNet | DiffusionTransformer) -> bool:
+    beside = isinstance(network, DiffusionTransformer) and own.patch == network.patch
+    return beside and own.channels >= network.channels
+
+
 class SideNetwork(nn.Module):
     """What a control adds to ``network``.
 
@@ -36,25 +43,45 @@ class SideNetwork(nn.Module):
         channels: of the control, a grid as fine as the network's state or ``finer`` times as fine.
         blocks: how many blocks of a transformer are copied; a U-Net's contracting half always is.
         finer: the control's sides over the state's.
+        own: a transformer instead of the copy, of the same patch, often narrower and without a context; it may have
+            more channels than the state, which the control fills alone. What its last block gives is added behind all
+            further blocks of ``network`` too.
+
+    Raises:
+        InvalidInput: ``own`` beside a U-Net, or of another patch or of fewer channels than ``network``.
     """
 
-    def __init__(self, network: UNet | DiffusionTransformer, channels: int, blocks: int = 2, finer: int = 1) -> None:
+    def __init__(
+        self,
+        network: UNet | DiffusionTransformer,
+        channels: int,
+        blocks: int = 2,
+        finer: int = 1,
+        own: DiffusionTransformer | None = None,
+    ) -> None:
         super().__init__()
-        conv = _CONVS[network.dims - 1]
+        if own is not None and not _fits(own, network):
+            raise InvalidInput("own", type(network).__name__, "a transformer beside it, of its patch and channels")
+        base = copy.deepcopy(network) if own is None else own
+        conv, inner = _CONVS[network.dims - 1], max(32, 0 if own is None else own.channels)
         self.look = nn.Sequential(
-            conv(channels, 32, finer, stride=finer) if finer > 1 else conv(channels, 32, 3, padding=1),
+            conv(channels, inner, finer, stride=finer) if finer > 1 else conv(channels, inner, 3, padding=1),
             nn.SiLU(),
-            conv(32, 32, 3, padding=1),
+            conv(inner, inner, 3, padding=1),
             nn.SiLU(),
-            _zero(conv(32, network.channels, 3, padding=1)),
+            _zero(conv(inner, base.channels, 3, padding=1)),
         )
-        self.base = copy.deepcopy(network)
-        if isinstance(self.base, UNet):
-            del self.base.middle, self.base.up, self.base.norm, self.base.out
-            self.zeros = nn.ModuleList([_zero(conv(width, width, 1)) for width in self.base.kept])
+        self.base = base
+        if isinstance(base, UNet):
+            del base.middle, base.up, base.norm, base.out
+            self.zeros = nn.ModuleList([_zero(conv(width, width, 1)) for width in base.kept])
         else:
-            del self.base.blocks[blocks:], self.base.last_modulation, self.base.out
-            self.zeros = nn.ModuleList([_zero(nn.Linear(self.base.width, self.base.width)) for _ in range(blocks)])
+            if own is None:
+                del base.blocks[blocks:]
+            del base.last_modulation, base.out
+            assert isinstance(network, DiffusionTransformer)
+            places = len(base.blocks if own is None else network.blocks)
+            self.zeros = nn.ModuleList([_zero(nn.Linear(base.width, network.width)) for _ in range(places)])
 
     def forward(
         self,
@@ -66,7 +93,7 @@ class SideNetwork(nn.Module):
         label: Tensor | None = None,
     ) -> list[Tensor]:
         """The ``residuals`` of the network beside, for a state ``x`` (B, channels, *grid) and its control."""
-        x = x + self.look(control)
+        x = F.pad(x, (0, 0) * (x.ndim - 2) + (0, self.base.channels - x.shape[1])) + self.look(control)
         if isinstance(self.base, UNet):
             c = self.base.condition(t, context, context_mask, label, x.dtype)
             _, kept = self.base.contract(x, (c, context, context_mask, 1))
@@ -83,15 +110,16 @@ class SideNetwork(nn.Module):
         label: Tensor | None,
     ) -> list[Tensor]:
         grid = tuple(side // base.patch for side in x.shape[2:])
-        c, keys, mask = base.condition(t, context, context_mask, label, x.dtype)
+        told = context if hasattr(base, "context") else None
+        c, keys, mask = base.condition(t, told, context_mask, label, x.dtype)
         modulation = base.modulation(c).view(-1, 6, base.width)
         angle = rotary(grid, base.width // base.heads, x.device)
         angles = (angle.cos().to(x.dtype), angle.sin().to(x.dtype))
-        h, out = base.embed(patches(x, base.patch)), []
-        for block, zero in zip(base.blocks, self.zeros, strict=True):
+        h, seen = base.embed(patches(x, base.patch)), []
+        for block in base.blocks:
             h = block(h, modulation, keys, mask, angles, (1, grid))
-            out.append(zero(h))
-        return out
+            seen.append(h)
+        return [zero(seen[min(number, len(seen) - 1)]) for number, zero in enumerate(self.zeros)]
 
 
 class Controlled(nn.Module):

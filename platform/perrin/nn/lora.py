@@ -6,8 +6,8 @@ A linear layer W with the adapter (A, B) of rank r computes, for a sample x with
 
 `Adapted` takes the adapters as conditions, with a leading axis for the samples like any other. So whatever stacks
 conditions, such as the engine, lets requests with different adapters share a network call: two batched products per
-layer. Adapters of other layers or ranks have other shapes and are grouped by them; `nothing_like` is the adapter of a
-request that has none.
+layer. One of a lower rank, of other layers, or none at all, is one of zeros where it lacks something: `Adapted.fills`
+says so to whoever stacks.
 
 References:
     Hu et al., LoRA: Low-Rank Adaptation of Large Language Models (2021), section 4.1;
@@ -24,7 +24,7 @@ from torch import Tensor, nn
 
 from perrin.errors import InvalidInput
 
-__all__ = ["Adapted", "adapter", "nothing_like"]
+__all__ = ["Adapted", "adapter"]
 
 PREFIX = "lora."
 
@@ -60,16 +60,16 @@ def adapter(weights: Mapping[str, Tensor], scale: float = 1.0) -> Adapter:
     return found
 
 
-def nothing_like(other: Adapter) -> Adapter:
-    """An adapter that changes nothing, of the shapes of ``other``, to share its calls."""
-    return {name: torch.zeros_like(tensor) for name, tensor in other.items()}
-
-
 class Adapted(nn.Module):
     """``network`` whose linear layers take adapters by sample, as conditions; see `adapter`.
 
     Layers must see the batch as their first axis.
+
+    Attributes:
+        fills: conditions of these beginnings stand for zeros where they are missing or smaller.
     """
+
+    fills = (PREFIX,)
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

@@ -11,6 +11,7 @@ References:
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,13 +21,23 @@ from typing import NamedTuple
 import safetensors
 import torch
 from pydantic import BaseModel, ConfigDict, Field
-from safetensors.torch import save_file
+from safetensors.torch import load, save_file
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perrin.errors import InvalidInput, ModelError
 
-__all__ = ["Adapter", "AdapterOptions", "LowRank", "inject", "load_adapter", "merge", "save_adapter", "stack"]
+__all__ = [
+    "Adapter",
+    "AdapterOptions",
+    "LowRank",
+    "inject",
+    "load_adapter",
+    "merge",
+    "read_adapter",
+    "save_adapter",
+    "stack",
+]
 
 
 class AdapterOptions(BaseModel):
@@ -118,21 +129,28 @@ def load_adapter(path: Path) -> Adapter:
         ModelError: it is not one; says why.
     """
     try:
-        with safetensors.safe_open(path, "pt") as stream:
-            notes = stream.metadata() or {}
-            tensors = {name: stream.get_tensor(name) for name in stream.keys()}  # noqa: SIM118 - not a dict
-    except (safetensors.SafetensorError, OSError) as error:
-        raise ModelError(f"{path.name} cannot be read as safetensors: {error}") from None
+        return read_adapter(path.read_bytes(), path.name)
+    except OSError as error:
+        raise ModelError(f"{path.name} cannot be read: {error}") from None
+
+
+def read_adapter(data: bytes, shown: str) -> Adapter:
+    """`load_adapter` of a file's bytes, which messages call ``shown``."""
+    try:
+        tensors = load(data)
+        notes = json.loads(data[8 : 8 + int.from_bytes(data[:8], "little")]).get("__metadata__", {})
+    except safetensors.SafetensorError as error:
+        raise ModelError(f"{shown} cannot be read as safetensors: {error}") from None
     pairs: dict[str, dict[str, Tensor]] = {}
     for name, tensor in tensors.items():
         match = re.fullmatch(r"(?:base_model\.model\.)?(.+)\.lora_([AB])\.weight", name)
         if match is None:
             wanted = "names that end with .lora_A.weight or .lora_B.weight"
-            raise ModelError(f"{path.name} is no adapter: wanted {wanted}, got {name[:80]}")
+            raise ModelError(f"{shown} is no adapter: wanted {wanted}, got {name[:80]}")
         pairs.setdefault(match[1], {})[match[2]] = tensor.float()
     alone = next((name for name, pair in pairs.items() if len(pair) < 2), None)
     if alone is not None or not pairs:
-        raise ModelError(f"{path.name} is no adapter: {f'{alone} has only one half' if alone else 'it is empty'}")
+        raise ModelError(f"{shown} is no adapter: {f'{alone} has only one half' if alone else 'it is empty'}")
     return Adapter({name: (pair["A"], pair["B"]) for name, pair in pairs.items()}, float(notes.get("scale", 1.0)))
 
 

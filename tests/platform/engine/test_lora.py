@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from perrin import diffusion as d
 from perrin.engine.batch import Keys, Member, Stacker
 from perrin.errors import InvalidInput
-from perrin.nn.lora import Adapted, adapter, nothing_like
+from perrin.nn.lora import Adapted, adapter
 
 FLOW = d.process.flow()
 
@@ -57,24 +57,28 @@ def test_requests_with_different_adapters_share_a_call() -> None:
         calls.append(len(x))
         return adapted(x, t, **condition)
 
+    counted.fills = adapted.fills  # type: ignore[attr-defined]
     denoiser = d.Denoiser(counted, FLOW, "x0")
-    adapters = [adapter(weights(1), 0.5), adapter(weights(2), 0.5), nothing_like(adapter(weights(1)))]
-    plans = [d.solvers.ddim(d.grid.linspace(FLOW, steps)) for steps in (3, 5, 4)]
+    part = {name: tensor for name, tensor in weights(3, rank=3).items() if "last" in name}
+    adapters = [adapter(weights(1), 0.5), adapter(weights(2), 0.5), {}, adapter(part, 0.5)]
+    plans = [d.solvers.ddim(d.grid.linspace(FLOW, steps)) for steps in (3, 5, 4, 2)]
     runs = [
         d.start(denoiser, plan, shape=(6, 4), seeds=[i, i + 7], condition=condition)
         for i, (plan, condition) in enumerate(zip(plans, adapters, strict=True))
     ]
     members = [Member(e, Keys().of(e)) for e in (run.request() for run in runs)]
     answers = Stacker().evaluate(members, [100], 100, lambda key, samples, run: run())
-    assert calls == [6]
-    networks = [merged(network, weights(1), 0.5), merged(network, weights(2), 0.5), network]
+    assert calls == [8], "with another rank, other layers, or none at all"
+    whole = {name: torch.zeros_like(tensor) for name, tensor in weights(3, rank=3).items()} | part
+    networks = [merged(network, w, 0.5) for w in (weights(1), weights(2))] + [network, merged(network, whole, 0.5)]
     for run, answer, alone in zip(runs, answers, networks, strict=True):
         assert not isinstance(answer, Exception)
         e = run.request()
         wanted = d.Denoiser(alone, FLOW, "x0").evaluate(e.x, e.point, {}).clean
         torch.testing.assert_close(answer[0].clean, wanted)
-    other = d.start(denoiser, plans[0], shape=(6, 4), seeds=[1], condition=adapter(weights(1, rank=3))).request()
-    assert Keys().of(other) != members[0].keys, "another rank is another group"
+    stranger = d.Denoiser(adapted.network, FLOW, "x0")
+    other = d.start(stranger, plans[0], shape=(6, 4), seeds=[1], condition=adapter(weights(1))).request()
+    assert Keys().of(other)[0] != members[0].keys[0], "what a network does not fill up keeps requests apart"
 
 
 @torch.no_grad()

@@ -255,6 +255,26 @@ def test_a_control_adds_nothing_before_training_and_by_its_strength_after(kind: 
     close(controlled(x, t, context, control=control, strength=strengths), torch.stack([alone[0], changed[1]]))
 
 
+def test_a_small_side_network_reaches_every_block() -> None:
+    network = awake(DiffusionTransformer(3, 32, 4, 2, 48, patch=2, context=12))
+    own = DiffusionTransformer(5, 16, 2, 2, 24, patch=2, context=0)
+    side = SideNetwork(network, channels=1, finer=2, own=own)
+    controlled = Controlled(network, side)
+    x, t, context, control = draw(2, 3, 8, 8), torch.tensor([0.1, 0.9]), draw(2, 4, 12), draw(2, 1, 16, 16)
+    assert torch.equal(controlled(x, t, context, control=control), network(x, t, context))
+    awake(side)
+    added = side(x, t, control)
+    assert [tuple(part.shape) for part in added] == [(2, 16, 32)] * 4
+    assert torch.equal(side(x, t, control, context)[0], added[0]), "one without a context hears none"
+    other = controlled(x, t, context, control=draw(2, 1, 16, 16, seed=5))
+    assert not torch.allclose(controlled(x, t, context, control=control), other)
+    for wrong in (DiffusionTransformer(2, 16, 1, 2, 24, patch=2), DiffusionTransformer(5, 16, 1, 2, 24, patch=1)):
+        with pytest.raises(InvalidInput, match="of its patch and channels"):
+            SideNetwork(network, channels=1, own=wrong)
+    with pytest.raises(InvalidInput, match="a transformer beside it"):
+        SideNetwork(NETWORKS["unet"](), channels=1, own=own)
+
+
 # --- sets and geometry ------------------------------------------------------------------------------------------------
 
 
