@@ -59,13 +59,19 @@ def main(only: Sequence[str]) -> None:
 
 def _feature(generate: perrin.Generator, feature: Feature, given: dict[str, bytes]) -> Image.Image:
     """What is given, then what came out."""
-    files = {parameter: given[name] for parameter, name in feature.files.items()}
-    pictures = [framed(fitted(np.asarray(Image.open(BytesIO(data))), feature.side)) for data in files.values()]
+    files: dict[str, Any] = {}
+    for place, name in feature.files.items():
+        parameter, _, kind = place.partition(".")
+        files[parameter] = {kind: given[name]} if kind else given[name]
+    pictures = [
+        framed(fitted(np.asarray(Image.open(BytesIO(given[name]))), feature.side)) for name in feature.files.values()
+    ]
     labels = [f"{parameter}: {name}" for parameter, name in feature.files.items()]
     for label, parameters in feature.asked:
         for number, item in enumerate(generate(**{"seed": SEED, **parameters, **files})):
             made: dict[str, Any] = {"blend": 0.0, **item.metadata["parameters"], "number": number}
-            pictures.append(fitted(item.value, feature.side))
+            tiled = np.tile(item.value, (feature.copies, feature.copies, 1))
+            pictures.append(fitted(tiled, feature.side))
             labels.append(label.format(**made))
     return sheet(pictures, labels)
 

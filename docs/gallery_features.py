@@ -29,8 +29,10 @@ class Feature:
         command: a command line that makes one of its pictures.
         asked: label and parameters of each request, whose items are shown side by side; the seed is `SEED` where none
             is named.
-        files: parameters of all requests that are files, each by its name in `GIVEN`; they are shown first.
+        files: parameters of all requests that are files, each by its name in `GIVEN`; they are shown first. Of a
+            parameter that takes a file by its kind, ``control.edge``.
         side: height at which its pictures are shown.
+        copies: of each picture along a side, laid side by side.
     """
 
     name: str
@@ -39,6 +41,7 @@ class Feature:
     asked: tuple[tuple[str, dict[str, Any]], ...]
     files: Mapping[str, str] = field(default_factory=dict)
     side: int = 96
+    copies: int = 1
 
 
 def _drawn(prompt: str) -> Callable[[perrin.Generator], bytes]:
@@ -56,12 +59,23 @@ def _mask(*boxes: tuple[int, int, int, int]) -> Callable[[perrin.Generator], byt
     return draw
 
 
+def _sketch(generate: perrin.Generator) -> bytes:
+    image, file = Image.new("L", (256, 256), 255), BytesIO()
+    draw = ImageDraw.Draw(image)
+    draw.rectangle((60, 120, 196, 220), outline=0, width=6)
+    draw.line((40, 124, 128, 40, 216, 124), fill=0, width=6)
+    draw.rectangle((110, 160, 146, 220), outline=0, width=6)
+    image.save(file, "PNG")
+    return file.getvalue()
+
+
 GIVEN: Mapping[str, Callable[[perrin.Generator], bytes]] = {
     "apple": _drawn("a red apple"),
     "tree": _drawn("evergreen tree"),
     "cat": _drawn("cat face"),
     "the upper third": _mask((0, 0, 63, 23)),
     "a box": _mask((14, 26, 49, 47)),
+    "a sketch": _sketch,
 }
 """Files that features are given, by name."""
 
@@ -162,6 +176,65 @@ FEATURES = (
         'perrin generate image rocket --background "#ffcc00" --seed 7',
         tuple(
             (kind, {"prompt": "rocket", "background": kind}) for kind in ("white", "transparent", "#ffcc00", "#224488")
+        ),
+    ),
+    Feature(
+        "large",
+        "256 pixels: what is drawn at 64, made larger",
+        'perrin generate image "a red apple" --size 256 --seed 7',
+        tuple(
+            (f"{prompt}, {size}", {"prompt": prompt, "size": size})
+            for prompt in ("a red apple", "rocket", "penguin")
+            for size in (64, 256)
+        ),
+        side=192,
+    ),
+    Feature(
+        "sheet",
+        "Wide and tall",
+        'perrin generate image rocket --size 384x256 --background "#224488" --seed 7',
+        (
+            ("384x256", {"prompt": "rocket", "size": "384x256", "background": "#224488"}),
+            ("96x64", {"prompt": "pizza", "size": "96x64", "background": "#ffeecc"}),
+            ("256x384", {"prompt": "guitar", "size": "256x384", "background": "#ffeecc"}),
+        ),
+        side=144,
+    ),
+    Feature(
+        "seamless",
+        "Tiles, four of each",
+        'perrin generate image "blue fish" --seamless --background "#ffeecc" --seed 7',
+        tuple(
+            (prompt, {"prompt": prompt, "seamless": True, "background": "#ffeecc"})
+            for prompt in ("blue fish", "strawberry", "evergreen tree", "star")
+        ),
+        side=144,
+        copies=2,
+    ),
+    Feature(
+        "control-scribble",
+        "Drawn after a sketch",
+        "perrin generate image house --control scribble=sketch.png --seed 7",
+        tuple(
+            (prompt, {"prompt": prompt}) for prompt in ("house", "barn", "castle", "gift", "milk carton", "birdhouse")
+        ),
+        {"control.scribble": "a sketch"},
+    ),
+    Feature(
+        "control-edge",
+        "After the edges of a picture, by their strength: a green pear",
+        'perrin generate image "a green pear" --control edge=apple.png --control-strength 0.8 --seed 7',
+        tuple((f"strength {s:g}", {"prompt": "a green pear", "control_strength": s}) for s in (0, 0.4, 0.8, 1.2, 1.6)),
+        {"control.edge": "apple"},
+    ),
+    Feature(
+        "lora",
+        "A drawing style laid over the model: emoji-64-pencil",
+        'perrin generate image "a red apple" --lora emoji-64-pencil:0.8 --seed 7',
+        tuple(
+            (f"weight {weight:g}", {"prompt": prompt, "lora": [f"emoji-64-pencil:{weight:g}"]})
+            for prompt in ("a red apple", "penguin")
+            for weight in (0, 0.4, 0.8, 1)
         ),
     ),
 )

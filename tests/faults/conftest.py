@@ -10,6 +10,7 @@ import os
 import random
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from guard import Guard
@@ -17,13 +18,21 @@ from harness.checker import judge
 from harness.clients import learn
 from harness.cluster import BACKENDS, Backend, Cluster
 from outside import install
+from xdist.scheduler import LoadScopeScheduling
 
 SEED = int(os.environ.get("PERRIN_FAULTS_SEED", "20260101"))
 
 
-def pytest_itemcollected(item: pytest.Item) -> None:
-    if isinstance(item, pytest.Function) and hasattr(item, "callspec") and "backend" in item.callspec.params:
-        item.add_marker(pytest.mark.xdist_group(str(item.callspec.params["backend"])))
+class ByBackend(LoadScopeScheduling):
+    """All tests on one backend go to one process; those on none wherever there is room."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        parameters = nodeid.partition("[")[2].rstrip("]").split("-")
+        return next((name for name in parameters if name in BACKENDS), nodeid.partition("::")[0])
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> ByBackend:
+    return ByBackend(config, log)
 
 
 @pytest.fixture(scope="session")
