@@ -50,7 +50,7 @@ class Bench:
             self.data = rng.standard_normal((512, 16, 8, 8)).astype(np.float16)
         else:
             self.network = UNet(3, (48, 96), 1, (1,))
-            self.data = rng.integers(0, 255, (512, 64, 64, 3), np.uint8)
+            self.data = rng.integers(0, 255, (512, 32, 32, 3), np.uint8)
             self.files = [self._png(picture) for picture in self.data[:64]]
         self.loss_of = OBJECTIVE.loss()
         self.asked: list[float] = []
