@@ -9,10 +9,12 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ import torch
 
 from perrin_molecule.metrics import Molecule, smiles_of, stable, to_rdkit
 
-__all__ = ["Made", "relaxed", "results"]
+__all__ = ["Made", "checker", "relaxed", "results"]
 
 ITERATIONS = 500
 """At most so many of the force field's minimisation."""
@@ -39,7 +41,8 @@ class Made:
         stable: every atom has the valence of its element and charge.
         valid: RDKit can make sense of it.
         connected: it is in one piece.
-        failed: the checks of PoseBusters that it does not pass; None if it is not valid.
+        failed: the checks of PoseBusters that it does not pass, that of the energy aside, which the strain stands for;
+            None if it is not valid.
         strain: energy above the nearest minimum of MMFF94 in kcal/mol; None where the force field knows not its atoms.
         relaxed: its coordinates are that minimum's.
     """
@@ -143,18 +146,28 @@ def relaxed(molecule: Any) -> tuple[Any, float | None]:
     return (best, float(before - after)) if good else (molecule, None)
 
 
-@lru_cache(maxsize=1)
-def _checker() -> Any:
-    from posebusters import PoseBusters
+@lru_cache(maxsize=2)
+def checker(energy: bool = False) -> Any:
+    """PoseBusters' checks of a molecule by itself.
 
-    return PoseBusters(config="mol")
+    Args:
+        energy: with that of the energy against fifty conformers of its own making, which takes a second and now and
+            then a minute; the strain of a report says as much in a hundredth.
+    """
+    import posebusters
+    import yaml
+
+    text = (Path(posebusters.__file__).parent / "config" / "mol.yml").read_text()
+    config = yaml.safe_load(text)
+    config["modules"] = [one for one in config["modules"] if energy or one["function"] != "energy_ratio"]
+    return posebusters.PoseBusters(config=config)
 
 
 def _busted(molecules: Sequence[Any]) -> list[tuple[str, ...]]:
     """For each valid molecule, the names of the checks that it does not pass."""
     if not molecules:
         return []
-    table = _checker().bust(list(molecules), None, None, full_report=False)
+    table = checker().bust(list(molecules), None, None, full_report=False)
     passed = table.reset_index(drop=True).astype(bool)
     return [tuple(name for name in passed.columns if not passed.at[k, name]) for k in range(len(molecules))]
 
@@ -162,9 +175,12 @@ def _busted(molecules: Sequence[Any]) -> list[tuple[str, ...]]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """RDKit and PoseBusters say on the console what the report says."""
+    import rdkit
     from rdkit import rdBase
 
     blocked = rdBase.BlockLogs()
+    if hasattr(rdkit, "log_handler"):
+        rdkit.log_handler.stream = sys.stderr  # PoseBusters flushes the last one; closed by now, it fails a check
     logger = logging.getLogger("posebusters")
     level, logger.level = logger.level, logging.ERROR
     try:

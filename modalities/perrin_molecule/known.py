@@ -1,7 +1,10 @@
 """What of a molecule is given: its composition, or a fragment with coordinates; and guidance that keeps it.
 
-The given atoms are the first ones. At every row what the network believes of them is replaced by what is known, so the
-posterior draws them from it. A fragment's place and orientation are its own; it is moved as a whole to where the
+At every row what the network believes is replaced by what is known, so the posterior draws from it. Of a composition it
+is known how many atoms of each kind there are, and not which: they go to the atoms that the network most believes to be
+of the kind. (To fix beforehand which atom is what made no stable molecule: places are taken before kinds are seen.)
+
+A fragment's atoms are the first ones. Its place and orientation are its own; it is moved as a whole to where the
 network sees its middle, since the centre of the whole molecule, which is the origin, lies with the atoms to come.
 
 References:
@@ -16,6 +19,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.optimize import linear_sum_assignment
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -34,7 +38,7 @@ NEUTRAL = {element: number for number, (element, charge) in reversed([*enumerate
 
 @dataclass(frozen=True)
 class Given:
-    """The first atoms of a molecule.
+    """The first atoms of a molecule, or, where only kinds are given, all of them in any order.
 
     Attributes:
         kinds: (n,) classes.
@@ -119,7 +123,10 @@ class Kept(Guidance):
     def _with(self, estimate: Fields) -> Fields:
         given, found = self.given, dict(estimate)
         n = len(given.kinds)
-        found["kinds"] = _first(found["kinds"], F.one_hot(given.kinds, len(KINDS)))
+        if given.positions is None:
+            found["kinds"] = _shared(found["kinds"], given.kinds)
+        else:
+            found["kinds"] = _first(found["kinds"], F.one_hot(given.kinds, len(KINDS)))
         if given.bonds is not None:
             found["bonds"] = _first(found["bonds"], F.one_hot(given.bonds, BONDS))
         if given.positions is not None:
@@ -134,6 +141,16 @@ def _first(belief: Tensor, known: Tensor) -> Tensor:
     """``belief`` (B, N, K) with ``known`` (n, K) in the place of its first entries."""
     changed = belief.clone()
     changed[:, : len(known)] = known.to(belief)
+    return changed
+
+
+def _shared(belief: Tensor, kinds: Tensor) -> Tensor:
+    """The kinds (n,) given to the first n atoms of each sample in the likeliest way by ``belief`` (B, N, K)."""
+    changed = belief.clone()
+    for sample in changed[:, : len(kinds)]:
+        cost = -sample.clamp(min=1e-30).log()[:, kinds.to(sample.device)]
+        order = torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])
+        sample.copy_(F.one_hot(kinds[order], belief.shape[-1]))
     return changed
 
 

@@ -98,6 +98,8 @@ def drawing(molecules: Sequence[Any], legends: Sequence[str] | None = None, cell
             Chem.Kekulize(shown, clearAromaticFlags=True)
         except (ValueError, RuntimeError):  # not valid: with all that it has
             shown = Chem.Mol(molecule)
+            shown.UpdatePropertyCache(strict=False)
+            Chem.FastFindRings(shown)
         rdDepictor.Compute2DCoords(shown)
         flat.append(shown)
     columns = min(len(flat), MOST_COLUMNS)

@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from rdkit import Chem
+from rdkit.Chem import rdDistGeom
 
 import perrin
 from perrin.errors import Degenerate, InvalidInput
@@ -23,9 +24,12 @@ from perrin_molecule.data import KINDS
 from perrin_molecule.face import atoms_of, modality
 from perrin_molecule.metrics import Molecule
 from perrin_molecule.runtime import MoleculeRuntime
+from perrin_molecule.writing import write
 
 STEPS = 12
 """Enough for most molecules to be stable, and quick."""
+
+URANIUM = b"\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0       0.0       0.0    U   0  0\nM  END\n"
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +59,9 @@ def test_most_molecules_are_what_a_chemist_would_take(some: Any) -> None:
 
 
 def test_a_formula_and_a_number_of_atoms_are_kept_to(generate: perrin.Generator) -> None:
-    for item in generate(count=3, seed=3, steps=STEPS, formula="O2H10C7"):
+    made = generate(count=6, seed=3, steps=30, formula="O2H10C7")
+    assert sum(item.value.valid and item.value.connected for item in made) >= 2
+    for item in made:
         assert item.value.formula == "C7H10O2"
         assert item.metadata["parameters"]["formula"] == "C7H10O2"
     assert [item.value.molecule.GetNumAtoms() for item in generate(count=2, seed=3, steps=4, atoms=12)] == [12, 12]
@@ -116,8 +122,6 @@ def test_a_run_that_was_saved_goes_on_to_the_same_bits(runtime: MoleculeRuntime)
 
 def test_a_fragment_is_kept_and_built_around(runtime: MoleculeRuntime, generate: perrin.Generator) -> None:
     made = Chem.AddHs(Chem.MolFromSmiles("c1ccoc1"))
-    from rdkit.Chem import rdDistGeom
-
     rdDistGeom.EmbedMolecule(made, randomSeed=1)
     ring = Chem.RemoveHs(made)
     block = Chem.MolToMolBlock(ring, kekulize=True).encode()
@@ -133,11 +137,11 @@ def test_a_fragment_is_kept_and_built_around(runtime: MoleculeRuntime, generate:
         assert all(molecule.GetBondBetweenAtoms(b.GetBeginAtomIdx(), b.GetEndAtomIdx()) for b in ring.GetBonds())
 
 
-def test_every_format_holds_all_and_says_how_it_was_made(generate: perrin.Generator, some: Any) -> None:
+def test_every_format_holds_all_and_says_how_it_was_made(some: Any) -> None:
     kinds = {one.name: one for one in modality.formats}
     values = [item.value for item in some]
-    files = {name: generate._runtime.export(values, kinds[name], {"seed": 11}) for name in kinds}  # type: ignore[attr-defined]
-    assert files == {name: generate._runtime.export(values, kinds[name], {"seed": 11}) for name in kinds}  # type: ignore[attr-defined]
+    files = {name: write(values, kind.media_type, {"seed": 11}) for name, kind in kinds.items()}
+    assert files == {name: write(values, kind.media_type, {"seed": 11}) for name, kind in kinds.items()}
     blocks = files["sdf"].decode().split("$$$$\n")[:-1]
     assert len(blocks) == 6
     for block, one in zip(blocks, values, strict=True):
@@ -190,7 +194,7 @@ def test_a_property_that_is_asked_for_moves_the_molecules(runtime: MoleculeRunti
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"atoms": 0}, "atoms: got 0, wanted an integer"),
+        ({"atoms": 0}, "atoms: got 0, wanted an integer of at least 1"),
         ({"atoms": 10_000}, "atoms: got 10000, wanted 3 to 29 atoms"),
         ({"formula": "C7XeH10"}, "elements H, C, N, O, F, not Xe"),
         ({"formula": "water"}, "a molecular formula such as C7H10O2"),
@@ -214,7 +218,10 @@ def test_what_cannot_be_is_refused_in_one_line(runtime: MoleculeRuntime, values:
         (b"hello", "an SDF or MOL file"),
         (b"", "an SDF or MOL file"),
         (Chem.MolToMolBlock(Chem.MolFromSmiles("CC(C)CC")).encode(), "three dimensions"),
-        (b"\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0       0.0       0.0    U   0  0\nM  END\n", "U of charge 0"),
+        (
+            b"\n\n\n  1  0  0  0  0  0  0  0  0  0999 V2000\n    0.0       0.0       0.0    U   0  0\nM  END\n",
+            "U of charge 0",
+        ),
     ],
 )
 def test_a_broken_fragment_is_refused_in_one_line(runtime: MoleculeRuntime, data: bytes, message: str) -> None:
@@ -222,6 +229,33 @@ def test_a_broken_fragment_is_refused_in_one_line(runtime: MoleculeRuntime, data
     with pytest.raises(InvalidInput, match="fragment") as refused:
         runtime.start(parameters, {"fragment": InputFile("chemical/x-mdl-sdfile", data)})  # type: ignore[arg-type]
     assert message in str(refused.value)
+
+
+def test_a_molecule_that_is_wrong_is_reported_and_written_like_any_other() -> None:
+    """Five bonds on a carbon, in a ring; and two atoms that nothing joins."""
+    places = 1.4 * torch.tensor([[0.0, 0, 0], [1, 0, 0], [0.5, 0.8, 0.3]])
+    ring = Molecule(places, torch.tensor([1, 1, 1]), torch.tensor([3, 2, 1]))
+    loose = Molecule(places, torch.tensor([1, 0, 0]), torch.tensor([0, 0, 0]))
+    made = results([ring, loose], relax=True)
+    assert [(one.stable, one.valid, one.sound) for one in made] == [
+        (False, False, False),
+        (False, made[1].valid, False),
+    ]
+    assert not made[1].connected
+    for kind in modality.formats:
+        assert write(made, kind.media_type, {"seed": 1})
+
+
+def test_a_report_does_not_depend_on_where_messages_went_before(monkeypatch: pytest.MonkeyPatch) -> None:
+    """PoseBusters writes to the standard error of its last call; that may be closed by now."""
+    corners = [[1, 1, 1], [-1, -1, 1], [-1, 1, -1], [1, -1, -1]]
+    bonds = torch.zeros(10, dtype=torch.long)
+    bonds[[0, 1, 3, 6]] = 1
+    methane = Molecule(0.63 * torch.tensor([[0.0, 0, 0], *corners]), torch.tensor([1, 0, 0, 0, 0]), bonds)
+    with io.StringIO() as stream, monkeypatch.context() as patch:
+        patch.setattr("sys.stderr", stream)
+        assert results([methane])[0].failed == ()
+    assert results([methane])[0].failed == ()
 
 
 def test_atoms_in_one_place_or_nowhere_are_degenerate(runtime: MoleculeRuntime) -> None:
