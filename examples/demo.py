@@ -40,9 +40,12 @@ def generate(client: perrin.Client, face: perrin.wire.ModalityInfo, folder: Path
     jobs = [(example, client.submit(face.name, **example)) for example in face.examples]
     saved = []
     for example, job in jobs:
-        print(f"  {example.get('prompt', face.name)!r}, job {job.id}")
+        said = str(
+            example.get("prompt") or " ".join([face.name, *(f"{key} {example[key]}" for key in sorted(example))])
+        )
+        print(f"  {said!r}, job {job.id}")
         job.wait(progress=True)
-        name = "-".join(str(example.get("prompt", face.name)).split())
+        name = "-".join(said.split())
         saved += [path.resolve() for path in job.save(folder / f"{name}.{job.record.format}")]
     return saved
 

@@ -11,6 +11,7 @@ import streamlit as st
 from perrin.errors import PerrinError
 from perrin.wire import ArtifactRecord
 from perrin_dashboard.connection import artifact_bytes
+from perrin_dashboard.molecules import figure, read_sdf
 
 __all__ = ["VIEWS", "show_artifact"]
 
@@ -51,11 +52,33 @@ def _table(record: ArtifactRecord, data: bytes, caption: str) -> None:
     st.dataframe(rows[:ROWS], hide_index=True)
 
 
+def _molecule(record: ArtifactRecord, data: bytes, caption: str) -> None:
+    if record.media_type.startswith("image/") or record.media_type == "text/csv":
+        (_image if record.media_type.startswith("image/") else _table)(record, data, caption)
+        return
+    found = read_sdf(data) if record.media_type == "chemical/x-mdl-sdfile" else []
+    if not found:
+        _file(record, data, caption)
+        return
+    number = 1
+    if len(found) > 1:
+        number = st.slider("Molecule", 1, len(found), 1, key=f"molecule-{record.id}")
+    solid = found[number - 1]
+    st.plotly_chart(figure(solid), width="stretch", config={"displayModeBar": False}, key=f"solid-{record.id}-{number}")
+    said = {name: value for name, value in solid.fields.items() if name not in ("perrin", "number")}
+    st.caption(" · ".join(f"{name} {value}" for name, value in said.items()) or solid.name)
+
+
 def _file(record: ArtifactRecord, data: bytes, caption: str) -> None:
     size = f"{record.size / 1024:.0f} KiB" if record.size >= 1024 else f"{record.size} bytes"
     st.markdown(f":material/draft: **{record.name}**")
     st.caption(f"{record.media_type} · {size}")
 
 
-VIEWS: Mapping[str, Callable[[ArtifactRecord, bytes, str], None]] = {"image": _image, "table": _table, "file": _file}
+VIEWS: Mapping[str, Callable[[ArtifactRecord, bytes, str], None]] = {
+    "image": _image,
+    "molecule": _molecule,
+    "table": _table,
+    "file": _file,
+}
 """What draws each view kind."""

@@ -1,1 +1,5 @@
-"""Molecules with coordinates and bonds: data, metrics and training."""
+"""Molecules with coordinates and bonds: generation, data, metrics and training. Imports no torch by itself."""
+
+from perrin_molecule.face import MoleculeParameters, modality
+
+__all__ = ["MoleculeParameters", "modality"]

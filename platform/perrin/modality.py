@@ -16,9 +16,10 @@ import secrets
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Protocol, Self, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core.core_schema import ErrorType
 
 from perrin.errors import InvalidInput
 from perrin.inputs import declares
@@ -271,7 +272,9 @@ def validate(modality: Modality, values: Mapping[str, Any]) -> Parameters:
             raise InvalidInput(field, first["input"], f"no such parameter; {modality.name} takes {known}") from None
         if first["type"] == "missing":
             raise InvalidInput(field, None, "a value: it is required") from None
-        raise InvalidInput(field, first["input"], _in_words(modality, field, first["msg"])) from None
+        own = first["type"] not in get_args(ErrorType)  # a validator of the modality's said it in its own words
+        said = first["msg"] if own else _in_words(modality, field, first["msg"])
+        raise InvalidInput(field, first["input"], said) from None
 
 
 def _in_words(modality: Modality, field: str, message: str) -> str:
@@ -284,6 +287,8 @@ def _in_words(modality: Modality, field: str, message: str) -> str:
         if low is not None and high is not None:
             below = "below" if "exclusiveMaximum" in part else "at most"
             return f"{kind} of at least {low} and {below} {high}"
+        if "minimum" in part and high is None:
+            return f"{kind} of at least {low}"
         if part.get("type") == "string" and "maxLength" in part:
             return f"{part.get('minLength', 0)} to {part['maxLength']} characters"
         if "enum" in part:

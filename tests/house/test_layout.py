@@ -49,7 +49,7 @@ def test_light_at_the_door(code: str, heavy: str) -> None:
 
 def test_modalities_and_commands_load() -> None:
     found = entry_points(group="perrin.modalities")
-    assert "image" in found.names
+    assert {"image", "molecule"} <= found.names
     for entry in [*found, *entry_points(group="perrin.commands")]:
         assert entry.load() is not None
 
@@ -59,7 +59,7 @@ def test_every_public_name_exists() -> None:
     import importlib
     import pkgutil
 
-    for package in ("perrin", "perrin_image", "perrin_orchestration", "perrin_dashboard"):
+    for package in ("perrin", "perrin_image", "perrin_molecule", "perrin_orchestration", "perrin_dashboard"):
         root = importlib.import_module(package)
         for info in pkgutil.walk_packages(root.__path__, f"{package}."):
             if ".migrations" in info.name or info.name.endswith(("__main__", "perrin_dashboard.app")):

@@ -36,6 +36,9 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
         "perrin_image/weights/emoji-64/transformer.safetensors",
         "perrin_image/recipes/emoji.yaml",
         "perrin_image/recipes/prompts-64.yaml",
+        "perrin_molecule/weights/qm9/card.yaml",
+        "perrin_molecule/weights/qm9/molecule.safetensors",
+        "perrin_molecule/recipes/qm9.yaml",
     ):
         assert wanted in names, wanted
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -66,12 +66,18 @@ class Denoiser:
         prediction: what it predicts, a key of `perrin.diffusion.prediction.PREDICTIONS`, or one per field; a field
             whose prediction is ``logits`` is categorical.
         variance: the second half of the network's channels (axis 1) is its learned variance.
+        recall: from a run's second row on, the network is told the run's last clean estimate (self-conditioning), field
+            by field as the conditions ``estimate.FIELD``; of a plain tensor as ``estimate``.
+
+    References:
+        Chen et al., Analog Bits (2022), section 3.2, for recall.
     """
 
     network: Callable[..., Any]
     process: Process | Mapping[str, Process]
     prediction: str | Mapping[str, str] = "epsilon"
     variance: bool = False
+    recall: bool = False
 
     def __call__(
         self,

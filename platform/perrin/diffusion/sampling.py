@@ -189,7 +189,17 @@ class Run:
                 alpha[name], sigma[name] = row.alpha, row.sigma
         t = self.plan.rows[self.row].t
         state = self._state(x)
-        return Evaluation(self.guidance.branches(self.condition, t), state, Point(t, alpha, sigma))
+        branches = self.guidance.branches(self.condition, t)
+        if self.row and any(branch.denoiser.recall for branch in branches):
+            branches = [self._reminded(branch) for branch in branches]
+        return Evaluation(branches, state, Point(t, alpha, sigma))
+
+    def _reminded(self, branch: Branch) -> Branch:
+        """The branch, whose network is told the last estimate if it can be."""
+        if not branch.denoiser.recall:
+            return branch
+        told = {f"estimate.{n}".rstrip("."): x.to(self.dtype) for n, x in items_of(self._clean).items()}
+        return branch._replace(condition={**branch.condition, **told})
 
     def apply(self, evaluation: Evaluation, outputs: Sequence[Output]) -> None:
         """Take the answers to `request` and write the registers.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load
@@ -14,7 +16,13 @@ from perrin.nn import NETWORKS
 __all__ = ["load_network"]
 
 
-def load_network(card: ModelCard, name: str, device: str = "cpu", dtype: torch.dtype = torch.float32) -> nn.Module:
+def load_network(
+    card: ModelCard,
+    name: str,
+    device: str = "cpu",
+    dtype: torch.dtype = torch.float32,
+    kinds: Mapping[str, Callable[..., nn.Module]] = NETWORKS,
+) -> nn.Module:
     """The network called ``name`` in the card's architecture, in evaluation mode.
 
     Args:
@@ -22,18 +30,19 @@ def load_network(card: ModelCard, name: str, device: str = "cpu", dtype: torch.d
         name: key of ``card.architecture``; its weights are in ``NAME.safetensors``.
         device: where it goes.
         dtype: what it computes in.
+        kinds: the networks that may be meant; a modality with one of its own names it.
 
     Raises:
         ModelError: unknown architecture; or weights missing, changed, broken or of another shape.
     """
     arguments = dict(card.architecture.get(name, {}))
     kind = arguments.pop("kind", None)
-    if kind not in NETWORKS:
-        raise ModelError(f"model {card.name}: network {name} is of kind {kind!r}, wanted one of {', '.join(NETWORKS)}")
+    if kind not in kinds:
+        raise ModelError(f"model {card.name}: network {name} is of kind {kind!r}, wanted one of {', '.join(kinds)}")
     data = card.read(f"{name}.safetensors")
     try:
         with torch.device("meta"):
-            network: nn.Module = NETWORKS[kind](**arguments)
+            network: nn.Module = kinds[kind](**arguments)
         network.load_state_dict(load(data), assign=True)
     except (SafetensorError, RuntimeError, TypeError, ValueError) as error:
         raise ModelError(f"model {card.name}: {name}.safetensors does not fit its card: {error}") from None

@@ -379,6 +379,52 @@ def test_fields_resume_to_the_bit() -> None:
     assert out["kind"].dtype == torch.int64
 
 
+def test_a_network_that_recalls_is_told_its_last_estimate() -> None:
+    """From the second row on: of a tensor as ``estimate``, of fields by their names; both branches the same one."""
+    seen: list[dict[str, torch.Tensor]] = []
+
+    def network(x: torch.Tensor, t: torch.Tensor, scale: torch.Tensor, **told: torch.Tensor) -> torch.Tensor:
+        seen.append(told)
+        return torch.tanh(x) * scale + 0.1 * told.get("estimate", torch.zeros_like(x))
+
+    plan = d.solvers.ddim(d.grid.trailing(FLOW, 3))
+    denoiser = d.Denoiser(network, FLOW, "x0", recall=True)
+    told, bare = ({"scale": torch.full((1, 1), value)} for value in (0.9, 0.5))
+    run = d.start(d.guidance.classifier_free(denoiser, 2.0, bare), plan, shape=(3,), seeds=[1, 2], condition=told)
+    estimates = []
+    while not run.done:
+        run.step()
+        estimates.append(run.clean)
+    assert [sorted(one) for one in seen[: len(seen) // 3]] == [[]] * (len(seen) // 3)
+    rows = np.array_split(np.arange(len(seen)), 3)
+    for row, before in zip(rows[1:], estimates, strict=False):
+        for number in row:
+            for part in seen[number]["estimate"].split(2):
+                assert torch.equal(part, before)
+    plain = d.start(d.Denoiser(network, FLOW, "x0"), plan, shape=(3,), seeds=[1, 2], condition=told).run()
+    assert not torch.equal(plain, d.start(denoiser, plan, shape=(3,), seeds=[1, 2], condition=told).run())
+
+
+def test_what_is_recalled_survives_a_save() -> None:
+    process = categorical.uniform(3)
+
+    def network(x: Fields, t: torch.Tensor, **told: torch.Tensor) -> dict[str, torch.Tensor]:
+        logits = torch.nn.functional.one_hot(x["kind"], 3).double() + 3 * told.get("estimate.kind", torch.zeros(3))
+        return {"kind": logits, "pos": torch.tanh(x["pos"]) + told.get("estimate.pos", 0.0)}
+
+    denoiser = d.Denoiser(network, FLOW, {"kind": "logits", "pos": "x0"}, recall=True)
+    plans = {"pos": d.solvers.ddpm(d.grid.trailing(FLOW, 8)), "kind": process.plan(np.linspace(0, 1, 9))}
+    options = {"shape": {"pos": (3,), "kind": (4,)}, "seeds": [5, 6]}
+    whole = d.sample(denoiser, plans, **options)
+    for rows in (1, 3, 7):
+        first, second = (d.start(denoiser, plans, **options) for _ in range(2))
+        for _ in range(rows):
+            first.step()
+        second.restore(first.save())
+        out = second.run()
+        assert all(torch.equal(out[name], whole[name]) for name in whole)
+
+
 # --- beside the loop --------------------------------------------------------------------------------------------------
 
 STARTS = torch.tensor([[NormalDist().inv_cdf((i + 0.5) / 64)] for i in range(64)], dtype=torch.float64)

@@ -69,6 +69,37 @@ def test_pieces_share_if_and_only_if_they_can_be_stacked() -> None:
     assert key(d.guidance.tempered(denoiser, 0.5), x) is None
 
 
+def test_runs_that_recall_share_calls_and_stay_as_they_are_alone() -> None:
+    """Rows of one call may be anywhere, except that a first row, which recalls nothing, is not stacked with others."""
+    calls: list[int] = []
+
+    def network(x: Tensor, t: Tensor, c: Tensor, **told: Tensor) -> Tensor:
+        calls.append(len(x))
+        return torch.tanh(x * c) + 0.5 * told.get("estimate", torch.zeros_like(x))
+
+    denoiser = d.Denoiser(network, FLOW, "x0", recall=True)
+
+    def begun(number: int) -> d.Run:
+        plan = d.solvers.ddim(d.grid.linspace(FLOW, 4 + number))
+        return d.start(denoiser, plan, shape=(3,), seeds=[number], condition={"c": torch.full((1, 1), 0.5 + number)})
+
+    alone = [begun(number).run() for number in range(2)]
+    calls.clear()
+    stacker, runs = Stacker(), [begun(number) for number in range(2)]
+    runs[1].step()
+    while going := [run for run in runs if not run.done]:
+        evaluations = [run.request() for run in going]
+        members = [Member(one, Keys(None).of(one)) for one in evaluations]
+        for run, one, outputs in zip(
+            going, evaluations, stacker.evaluate(members, [10**6], 10**6, direct), strict=True
+        ):
+            run.apply(one, outputs)
+    assert calls[:3] == [1, 1, 1]
+    assert calls[3:] == [2] * 3
+    for run, wanted in zip(runs, alone, strict=True):
+        assert torch.equal(run.result, wanted)
+
+
 def test_channel_processes_and_learned_variances_share_too() -> None:
     denoiser = d.Denoiser(lambda x, t: torch.cat([x * t[:, None], x], 1), FLOW, "x0", variance=True)
     plans = [d.solvers.ddim(d.grid.linspace(FLOW, steps)) for steps in (3, 5)]

@@ -114,7 +114,9 @@ class Tempered(Denoiser):
 
 
 def _from(denoiser: Denoiser, **options: Any) -> Steered:
-    return Steered(denoiser.network, denoiser.process, denoiser.prediction, denoiser.variance, **options)
+    return Steered(
+        denoiser.network, denoiser.process, denoiser.prediction, denoiser.variance, denoiser.recall, **options
+    )
 
 
 def classifier(denoiser: Denoiser, log_probability: Callable[[Tensor, Tensor], Tensor], scale: float) -> Unguided:
@@ -155,7 +157,9 @@ def reconstruction(
 def tempered(denoiser: Denoiser, temperature: float, spread: float = 1.0) -> Tempered:
     """`Tempered`: ``denoiser`` at a temperature, for data of standard deviation ``spread``; guidance goes on top."""
     options = {"temperature": float(temperature), "spread": float(spread)}
-    return Tempered(denoiser.network, denoiser.process, denoiser.prediction, denoiser.variance, **options)
+    return Tempered(
+        denoiser.network, denoiser.process, denoiser.prediction, denoiser.variance, denoiser.recall, **options
+    )
 
 
 @dataclass(frozen=True)
