@@ -231,7 +231,7 @@ def test_workers_show_what_they_do(gateway: Gateway) -> None:
     assert "a dot: Step 1 of 4" in str(app.get("progress")[0].proto.text)
 
 
-@pytest.mark.parametrize("view", [View.MOLECULE, View.TABLE, View.FILE])
+@pytest.mark.parametrize("view", [View.POINTS, View.TABLE, View.FILE])
 def test_a_result_of_another_kind_can_be_downloaded(
     gateway: Gateway, monkeypatch: pytest.MonkeyPatch, view: View
 ) -> None:
