@@ -35,7 +35,7 @@ __all__ = ["Supervisor", "devices", "run"]
 CALL_SECONDS, CALLS = 10.0, 3
 """The worker calls itself through the broker this often, and listens anew after so many calls that it has not heard."""
 
-MOMENT_SECONDS = 0.5
+MOMENT_SECONDS = 1.0
 """A lease must have been seen lapsed for so long, by somebody who could have written, before its job is taken back."""
 
 _log = structlog.get_logger("perrin.supervisor")

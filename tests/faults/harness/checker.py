@@ -29,8 +29,8 @@ RECONCILER_SECONDS = 2.0
 CLAIM_SECONDS = 0.5
 """How long an engine process with room to spare waits before it looks for work without a hint."""
 
-SLACK_SECONDS = 2.0
-"""For a machine with fewer cores than processes."""
+SLACK_SECONDS = 3.0
+"""For a machine with fewer cores than processes, and the second for which a lapsed lease is looked at before it counts."""
 
 CRASHES_ALLOWED = 3
 
