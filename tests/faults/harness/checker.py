@@ -30,7 +30,7 @@ CLAIM_SECONDS = 0.5
 """How long an engine process with room to spare waits before it looks for work without a hint."""
 
 SLACK_SECONDS = 3.0
-"""For a machine with fewer cores than processes, and the second for which a lapsed lease is looked at before it counts."""
+"""For a machine with fewer cores than processes, and the second in which a lapsed lease is looked at."""
 
 CRASHES_ALLOWED = 3
 

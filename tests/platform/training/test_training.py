@@ -250,7 +250,7 @@ def test_recipes_are_checked(tmp_path: Path) -> None:
     assert recipe.seed == 9
     assert recipe.stages[1].batch == 3
     assert recipe.stages[1].options["text_dropout"] == 0.5
-    with pytest.raises(InvalidInput, match="one of image/captions, .*image/emoji, "):
+    with pytest.raises(InvalidInput, match=r"one of image/captions, .*image/emoji, "):
         read_recipe("image/nothing")
     with pytest.raises(InvalidInput, match="modality"):
         read_recipe("smell/roses")
