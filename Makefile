@@ -31,7 +31,7 @@ demo: $(STAMP)
 
 test: $(STAMP)
 	@$(BIN)/python -m pytest --ignore=tests/faults; first=$$?; \
-		$(BIN)/python -m pytest tests/faults -n 3 --dist loadscope && exit $$first
+		$(BIN)/python -m pytest tests/faults -n 2 --dist loadscope && exit $$first
 
 long: $(STAMP)
 	@$(BIN)/python -m pytest -m long

@@ -1,7 +1,7 @@
 """One cluster a backend for all tests of this folder. Each leaves it as it was, and the judge looks at all of it.
 
-The tests mostly wait: for leases to end, for jobs that are slow on purpose. So `make test` runs those of the three
-backends side by side, each in a process of its own.
+The tests mostly wait: for leases to end, for jobs that are slow on purpose. So `make test` runs those of two backends
+side by side, each in a process of its own.
 """
 
 from __future__ import annotations

@@ -90,7 +90,7 @@ def test_a_disk_without_room_fails_the_job_and_blocks_the_pool_until_there_is(cr
     fill_under(cramped, disk.fill, "has 0 MiB free")
     refused = cramped.http.post("/jobs", json={"modality": "dots", "parameters": MENU[1]})
     assert (refused.status_code, refused.json()["error"]["kind"]) == (507, "StorageError")
-    assert cramped.observer.job(patient)["state"] == "waiting", "for another try"
+    wait_for(lambda: cramped.observer.job(patient)["state"] == "waiting", 10, "it does not wait for another try")
     disk.free()
     wait_for(lambda: pool_of(cramped)["state"] == "open", 6, "it does not open by itself")
     assert pool_of(cramped)["reason"] == ""
