@@ -58,11 +58,12 @@ def on(pixels: Pixels, background: str) -> Pixels:
 
 
 def over(pixels: Pixels, background: str) -> Pixels:
-    """A straight-alpha picture (H, W, 4) on a background.
+    """Straight-alpha pictures (..., H, W, 4) on a background.
 
     Args:
         pixels: uint8.
-        background: ``white`` or a colour such as ``#ffcc00``, for (H, W, 3); ``transparent``, for (H, W, 4) as it is.
+        background: ``white`` or a colour such as ``#ffcc00``, for three channels; ``transparent``, for all four as they
+            are.
     """
     if background == "transparent":
         return pixels

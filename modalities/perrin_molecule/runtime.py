@@ -63,7 +63,7 @@ class Tempered(nn.Module):
         """Clean positions, and logits over the temperature (1 or B,), of a state padded to any length."""
         assert state.mask is not None
         sizes = state.mask.sum(1)
-        whole = {name: torch.zeros_like(state[name]) for name in ("positions",)}
+        whole = {"positions": torch.zeros_like(state["positions"])}
         whole |= {n: t.new_zeros(*state[n].shape, k) for n, k in (("kinds", len(KINDS)), ("bonds", BONDS))}
         context, temperature = context.expand(len(t), -1), temperature.expand(len(t))
         for chosen in sizes.argsort(stable=True).split(self.at_once):

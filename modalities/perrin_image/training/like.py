@@ -22,7 +22,7 @@ from perrin.models import find
 from perrin_image.data import attributions
 from perrin_image.like import LikeNetwork
 from perrin_image.metrics.captions import CaptionNetwork, bare, sentences
-from perrin_image.pictures import Pixels
+from perrin_image.pictures import Pixels, over
 from perrin_image.training.captions import Batch, CaptionsTask
 from perrin_image.training.dataset import Pictures
 
@@ -103,13 +103,6 @@ def folded(judge: CaptionNetwork, known: Sequence[str], space: int) -> LikeNetwo
     return reader.eval()
 
 
-def over_white(pixels: Pixels) -> Pixels:
-    """Straight-alpha uint8 (B, H, W, 4) as (B, H, W, 3)."""
-    alpha = pixels[..., 3:].astype(np.float32) / 255
-    result: Pixels = (pixels[..., :3] * alpha + 255 * (1 - alpha)).round().astype(np.uint8)
-    return result
-
-
 class Nearest:
     """Pictures that are known, to recognise others by: near in colour over white, averaged over 4x4 pixels.
 
@@ -135,6 +128,6 @@ class Nearest:
 
 
 def _coarse(pixels: Pixels) -> npt.NDArray[np.float32]:
-    values = over_white(pixels).astype(np.float32) / 255
+    values = over(pixels, "white").astype(np.float32) / 255
     coarse: npt.NDArray[np.float32] = values.reshape(len(values), 16, 4, 16, 4, 3).mean((2, 4))
     return coarse.reshape(len(values), -1)
