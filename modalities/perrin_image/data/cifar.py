@@ -15,7 +15,6 @@ from PIL import Image
 
 from perrin.errors import InvalidInput
 
-from .fetch import Source, extract, fetch
 from .recipe import Progress
 
 __all__ = ["CLASSES", "Cifar", "open_cifar", "prepare_cifar", "write_cifar"]
