@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perrin.errors import InvalidInput
+from perrin.training.data.archives import Source, extract, fetch
 
 from .recipe import Progress
 

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perrin.errors import InvalidInput
+from perrin.training.data.archives import extract, fetch
 
 from .captions import captions_for, colour_words_in, mirror_ok
 from .clipart import picture_fault, read_clipart

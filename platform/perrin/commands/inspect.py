@@ -16,6 +16,7 @@ import typer
 
 from perrin.errors import InvalidInput, NotFound
 from perrin.media import sniff
+from perrin.tags import read_flac, read_ogg, read_wav
 from perrin.xmp import read_jpeg, read_webp
 
 __all__ = ["READERS", "inspect", "read_metadata"]
@@ -106,5 +107,8 @@ READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
     "image/png": ("PNG", _read_png),
     "image/webp": ("WebP", read_webp),
     "image/jpeg": ("JPEG", read_jpeg),
+    "audio/wav": ("WAV", read_wav),
+    "audio/flac": ("FLAC", read_flac),
+    "audio/ogg": ("Ogg", read_ogg),
 }
 """Media type -> (name of the kind, reader of the JSON text)."""
