@@ -74,7 +74,7 @@ def given_of(p: AudioParameters, inputs: Mapping[str, InputFile], rate: int) -> 
     end = len(sound)
     seconds = (end / rate + p.extend) if p.extend is not None else p.seconds if p.seconds is not None else end / rate
     length = round(seconds * rate)
-    renew = np.ones(length, bool)
+    renew = np.full(length, p.strength != 0)
     if p.renew is not None or p.extend is not None:
         renew[:end] = False
     if p.renew is not None:

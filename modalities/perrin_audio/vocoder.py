@@ -10,7 +10,7 @@ References:
 
 from __future__ import annotations
 
-from typing import Protocol, cast
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -74,7 +74,6 @@ class Vocoder(nn.Module):
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.ModuleList([_Block(width, hidden, 1 / depth) for _ in range(depth)])
         self.out = nn.Linear(width, window + 2)
-        self.register_buffer("hann", torch.hann_window(window), persistent=False)
 
     def forward(self, logs: Tensor) -> Tensor:
         """(B, frames * hop) of (B, bands, frames)."""
@@ -88,7 +87,7 @@ class Vocoder(nn.Module):
 
     def _sound(self, spectrum: Tensor) -> Tensor:
         """Overlap and add (B, bins, frames): frame i is centred on sample (i + 1/2) hop, as in `perrin_audio.mel`."""
-        hann = cast(Tensor, self.hann).to(spectrum.real)
+        hann = torch.hann_window(self.window, device=spectrum.device)
         pieces = torch.fft.irfft(spectrum, self.window, dim=1) * hann[:, None]
         count = spectrum.shape[-1]
         length = (count - 1) * self.hop + self.window

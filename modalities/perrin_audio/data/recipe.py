@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.training.data.pack import Decoded, Pack, open_pack, pack
 from perrin.training.data.report import Report
@@ -98,11 +97,11 @@ def audible(sound: Sound) -> Sound:
     """With peaks of at most `LOUDEST`.
 
     Raises:
-        InvalidInput: it is silent.
+        ValueError: it is silent.
     """
     peak = float(np.abs(sound).max())
     if peak < QUIETEST:
-        raise InvalidInput("sound", f"a peak of {peak:.1g}", f"at least {QUIETEST:g}: it is silent")
+        raise ValueError("silence")
     return sound * min(1.0, LOUDEST / peak)
 
 

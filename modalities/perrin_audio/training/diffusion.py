@@ -39,7 +39,7 @@ __all__ = ["AudioTask"]
 SHARES = {"note": 0.6, "later": 0.12, "phrase": 0.16, "drum": 0.04, "effect": 0.01, "hit": 0.07}
 """How much of a batch is of each kind."""
 
-DEFAULT = {"prediction": "x0", "weight": "truncated_snr", "times": {"kind": "logit_normal"}}
+DEFAULT = {"prediction": "x0", "weight": "edm", "times": {"kind": "logit_normal"}}
 
 TESTS = (
     ("violin, note A4, loud", 0.0), ("grand piano, note C4, medium", 0.0), ("flute, note E5, soft", 0.0),
