@@ -68,7 +68,7 @@ class AudioTask:
     mels: Pack
 
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
-        self.options, self._folders = dict(options), dict(folders)
+        self.options, self._data, self._folders = dict(options), dict(data), dict(folders)
         torch.manual_seed(0)
         self.network: nn.Module = DiffusionTransformer(**self._arguments)
         self.objective = Objective.model_validate(self.options.get("objective", DEFAULT))
@@ -80,7 +80,7 @@ class AudioTask:
 
     def prepare(self, progress: Progress) -> None:
         """Render and pack the spectrograms, measure them, encode their captions."""
-        self.mels = load_mels(self._folders["data"] / "audio", progress)
+        self.mels = load_mels(self._folders["data"] / "audio", progress, self._data)
         array, kinds = self.mels.arrays["mel"], self.mels.arrays["kind"]
         some = np.sort(np.random.default_rng(0).choice(len(array), min(4096, len(array)), replace=False))
         seen = array[some].astype(np.float32)
@@ -134,12 +134,16 @@ class AudioTask:
         loss = self.loss(network, batch, torch.Generator().manual_seed(0))[0]
         process = d.process.from_config(self.objective.process)
         denoiser = d.Denoiser(network, process, self.objective.prediction)
-        told = Told.of([text for text, _ in TESTS]).starting(torch.tensor([start for _, start in TESTS]))
+        tests = TESTS
+        if self._data:  # sounds of other kinds
+            captions = list(self._row)
+            tests = tuple((captions[i], 0.0) for i in np.linspace(0, len(captions) - 1, len(TESTS)).astype(int))
+        told = Told.of([text for text, _ in tests]).starting(torch.tensor([start for _, start in tests]))
         null = Told.of([""]).starting(torch.zeros(1))
         guided = d.guidance.classifier_free(denoiser, 2.0, null.condition)
         plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=1.0))
         shape = batch.mels.shape[1:]
-        made = d.sample(guided, plan, shape=tuple(shape), seeds=[7] * len(TESTS), condition=told.condition)
+        made = d.sample(guided, plan, shape=tuple(shape), seeds=[7] * len(tests), condition=told.condition)
         logs_sheet(self.mel.logs(made), columns=4, scale=2).save(path)
         return {"held_out_loss": float(loss), "diversity": diversity(made, batch.mels)}
 
