@@ -3,14 +3,14 @@
     perrin train audio/judge                      # the judge of instruments, once: ten minutes
     python benchmarks/audio/bench_instruments.py [MODEL] [--strengths loud medium] [--crepe tiny] [--out FOLDER]
 
-Of every held-out pair of instrument and note, which no model here was trained on, one note a strength, seed 7 and on, at
-the model's defaults. Beside it, by the same computation, the real renders of these notes, and these through the model's
-vocoder.
+Of every held-out pair of instrument and note, which no model here was trained on, one note a strength, seed 7 and on,
+at the model's defaults. Beside it, by the same computation, the real renders of these notes, and these through the
+model's vocoder.
 
 - Pitch: torchcrepe's, within 50 cents of the note, octave included.
 - Instrument: the judge's first choice of 120.
-- Frechet distance in the judge's features (they are named perrin-instruments, and are no one else's) to the real renders;
-  the floor is between two halves of these, each half against the other, and so at half the number.
+- Frechet distance in the judge's features (named perrin-instruments, and no one else's) to the real renders; the floor
+  is between two halves of these, each half against the other, and so at half the number.
 - Log-spectral distance of vocoders on real sounds that none has learnt from.
 """
 
@@ -82,13 +82,16 @@ def main() -> None:
     sets = {"real": torch.stack(real), "made": torch.stack(made)}
     with torch.inference_mode():
         sets["real, through the vocoder"] = vocoder(mel.log(sets["real"]))
-    print(f"\n{len(wanted)} notes of {len(pairs)} held-out pairs, {asked.model}; pitch by crepe {asked.crepe}, distance in {FEATURES}\n")
+    print(f"\n{len(wanted)} notes of {len(pairs)} held-out pairs, {asked.model}")
+    print(f"pitch by crepe {asked.crepe}, distance in {FEATURES}\n")
     print(f"{'':28}{'pitch':>8}{'instrument':>12}{'Frechet':>10}{'silent':>8}{'clipped':>9}")
     found: dict[str, dict[str, float]] = {}
     for name, sounds in sets.items():
         found[name] = scores(name, sounds, sets["real"], wanted, judge, mel, asked.crepe)
         f = found[name]
-        print(f"{name:28}{f['pitch']:8.3f}{f['instrument']:12.3f}{f['frechet']:10.2f}{f['silent']:8.3f}{f['clipped']:9.3f}")
+        print(
+            f"{name:28}{f['pitch']:8.3f}{f['instrument']:12.3f}{f['frechet']:10.2f}{f['silent']:8.3f}{f['clipped']:9.3f}"
+        )
     print(f"\na note in {each[0]:.2f} s, {each[1]:.2f} s of processor")
 
     number = np.arange(len(load_sounds(folder, quiet)))
@@ -111,7 +114,13 @@ def main() -> None:
 
 
 def scores(
-    name: str, sounds: Tensor, real: Tensor, wanted: list[tuple[int, int, str]], judge: torch.nn.Module, mel: Mel, crepe: str
+    name: str,
+    sounds: Tensor,
+    real: Tensor,
+    wanted: list[tuple[int, int, str]],
+    judge: torch.nn.Module,
+    mel: Mel,
+    crepe: str,
 ) -> dict[str, float]:
     pitches = heard_pitch(sounds, RATE, crepe)
     right = [within(hertz, note) for hertz, (_, note, _) in zip(pitches, wanted, strict=True)]
@@ -122,7 +131,11 @@ def scores(
     half = len(real) // 2
     apart = frechet(theirs[:half], theirs[half:]) if name == "real" else frechet(features, theirs)
     peaks = sounds.abs().amax(1)
-    missed = [f"{INSTRUMENTS[p]} {name_of(n)} {h:.0f} Hz" for h, ok, (p, n, _) in zip(pitches, right, wanted, strict=True) if not ok]
+    missed = [
+        f"{INSTRUMENTS[p]} {name_of(n)} {h:.0f} Hz"
+        for h, ok, (p, n, _) in zip(pitches, right, wanted, strict=True)
+        if not ok
+    ]
     print(f"  {name}: pitch missed {len(missed)}: " + "; ".join(missed[:12]))
     return {
         "pitch": sum(right) / len(right),

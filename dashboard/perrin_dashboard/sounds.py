@@ -17,13 +17,22 @@ WIDEST = 1200
 FLOOR_DB = -90.0
 
 _STOPS = np.array(
-    [[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]]
+    [
+        [0, 0, 4],
+        [40, 11, 84],
+        [101, 21, 110],
+        [159, 42, 99],
+        [212, 72, 66],
+        [245, 125, 21],
+        [250, 193, 39],
+        [252, 255, 164],
+    ]
 )
 """From dark to light by evenly rising brightness."""
 
 
 def spectrogram(data: bytes) -> bytes | None:
-    """A PNG of WAV, FLAC or Ogg: time to the right, frequency upwards and evenly by its logarithm; None if unreadable."""
+    """A PNG of WAV, FLAC or Ogg: time to the right, the logarithm of frequency upwards; None if unreadable."""
     import soundfile
 
     try:
@@ -53,4 +62,5 @@ def _levels(mono: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]
     picked = power[:, low] * (1 - share) + power[:, high] * share
     decibels = 20 * np.log10(np.maximum(picked, 1e-6)).T
     top = max(float(decibels.max()), FLOOR_DB + 40)
-    return np.clip((decibels - top + 80) / 80, 0, 1)
+    level: npt.NDArray[np.float64] = np.clip((decibels - top + 80) / 80, 0, 1)
+    return level

@@ -1,4 +1,4 @@
-"""What the network is told: the caption's tokens, the note as a label, and a token that says where the window begins."""
+"""What the network is told: the caption's tokens, the note as a label, and a token for where the window begins."""
 
 from __future__ import annotations
 

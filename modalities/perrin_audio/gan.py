@@ -118,7 +118,9 @@ def _conv(channels: int, kernel: int, dilation: int) -> nn.Conv1d:
 class _Block(nn.Module):
     """Pairs of convolutions (``two``), or single ones, each with an activation before it."""
 
-    def __init__(self, channels: int, kernel: int, dilations: Sequence[int], two: bool, snake: tuple[bool, bool] | None) -> None:
+    def __init__(
+        self, channels: int, kernel: int, dilations: Sequence[int], two: bool, snake: tuple[bool, bool] | None
+    ) -> None:
         super().__init__()
         first = nn.ModuleList([_conv(channels, kernel, dilation) for dilation in dilations])
         if two:

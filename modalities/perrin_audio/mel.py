@@ -84,7 +84,8 @@ class Mel:
     def log(self, sound: Tensor) -> Tensor:
         """(B, bands, frames) natural logarithms, not standardised."""
         mel = self._bank.to(sound).T @ self.magnitudes(sound)
-        return mel.clamp(min=self.floor).log()
+        logs: Tensor = mel.clamp(min=self.floor).log()
+        return logs
 
     def standard(self, logs: Tensor) -> Tensor:
         """Standardise (B, bands, frames)."""

@@ -44,7 +44,8 @@ def name_of(number: int) -> str:
 
 def frequency(number: float) -> float:
     """Hz of a MIDI number, which may have a fraction."""
-    return 440.0 * 2.0 ** ((number - 69) / 12)
+    hertz: float = 440.0 * 2.0 ** ((number - 69) / 12)
+    return hertz
 
 
 def cents(hertz: float, number: float) -> float:

@@ -12,7 +12,18 @@ from perrin_audio.mel import Mel
 
 __all__ = ["logs_sheet", "mel_picture", "sound_picture", "spectrogram_sheet"]
 
-_STOPS = np.array([[0, 0, 4], [40, 11, 84], [101, 21, 110], [159, 42, 99], [212, 72, 66], [245, 125, 21], [250, 193, 39], [252, 255, 164]])
+_STOPS = np.array(
+    [
+        [0, 0, 4],
+        [40, 11, 84],
+        [101, 21, 110],
+        [159, 42, 99],
+        [212, 72, 66],
+        [245, 125, 21],
+        [250, 193, 39],
+        [252, 255, 164],
+    ]
+)
 """From dark to light by evenly rising brightness, as spectrograms are mostly drawn."""
 
 QUIET, LOUD = -6.9, 3.5

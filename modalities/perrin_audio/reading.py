@@ -1,4 +1,4 @@
-"""Sounds that people give: any rate, any number of channels, made what the model knows; refused in one line otherwise."""
+"""Sounds that people give: any rate, any number of channels, made what the model knows; or refused in one line."""
 
 from __future__ import annotations
 
@@ -61,4 +61,5 @@ def read_sound(field: str, file: InputFile, rate: int) -> Sound:
     if found != rate:
         common = gcd(found, rate)
         mono = resample_poly(mono, rate // common, found // common)
-    return (mono / max(1.0, float(np.abs(mono).max()))).astype(np.float32)
+    found_sound: Sound = (mono / max(1.0, float(np.abs(mono).max()))).astype(np.float32)
+    return found_sound

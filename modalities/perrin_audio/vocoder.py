@@ -42,7 +42,8 @@ class _Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         h = self.norm(self.along(x).transpose(1, 2))
         h = self.gain * self.down(nn.functional.gelu(self.up(h)))
-        return x + h.transpose(1, 2)
+        out: Tensor = x + h.transpose(1, 2)
+        return out
 
 
 class Vocoder(nn.Module):

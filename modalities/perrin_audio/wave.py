@@ -98,4 +98,5 @@ class DiffusionVocoder:
         shape = (1, logs.shape[-1] * self._hop)
         seeds = range(len(logs)) if seeds is None else seeds
         made = d.sample(self._denoiser, plan, shape=shape, seeds=list(seeds), condition={"logs": logs})
-        return made[:, 0] * self._spread
+        sound: Tensor = made[:, 0] * self._spread
+        return sound

@@ -53,7 +53,9 @@ class Layout:
         return self.first == (0,) and self.frames == self.width and not self.loops
 
 
-def layout_of(frames: int, width: int, frame_seconds: float, held: bool, start: float = 0.0, loops: bool = False) -> Layout:
+def layout_of(
+    frames: int, width: int, frame_seconds: float, held: bool, start: float = 0.0, loops: bool = False
+) -> Layout:
     """Windows over ``frames`` frames, a multiple of four, or one window if that is longer.
 
     Args:

@@ -20,8 +20,21 @@ from perrin.errors import NotInstalled, PerrinError
 __all__ = ["DIGITS", "Said", "say", "utterances"]
 
 DIGITS = ("zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
-VOICES = {"en": "british", "en-us": "american", "en-gb-scotland": "scottish", "en-gb-x-rp": "received", "en-029": "caribbean"}
-VARIANTS = {"": "plain", "+f2": "female", "+f4": "bright female", "+m3": "male", "+m7": "deep male", "+whisper": "whispering"}
+VOICES = {
+    "en": "british",
+    "en-us": "american",
+    "en-gb-scotland": "scottish",
+    "en-gb-x-rp": "received",
+    "en-029": "caribbean",
+}
+VARIANTS = {
+    "": "plain",
+    "+f2": "female",
+    "+f4": "bright female",
+    "+m3": "male",
+    "+m7": "deep male",
+    "+whisper": "whispering",
+}
 SPEEDS = {120: "slow", 175: "", 240: "fast"}
 PITCHES = (35, 50, 65)
 

@@ -24,8 +24,16 @@ HITS = Source(
     ("usr/share/sonic-pi/samples/",),
 )
 ATTRIBUTIONS = (
-    {"source": "fluid-soundfont-gm 3.1-5.3", "licence": "MIT", "line": "FluidR3 GM, Copyright (c) 2000-2002, 2008 Frank Wen"},
-    {"source": "sonic-pi-samples 3.2.2~repack-8", "licence": "CC0-1.0", "line": "Samples of Sonic Pi, from freesound.org"},
+    {
+        "source": "fluid-soundfont-gm 3.1-5.3",
+        "licence": "MIT",
+        "line": "FluidR3 GM, Copyright (c) 2000-2002, 2008 Frank Wen",
+    },
+    {
+        "source": "sonic-pi-samples 3.2.2~repack-8",
+        "licence": "CC0-1.0",
+        "line": "Samples of Sonic Pi, from freesound.org",
+    },
 )
 
 

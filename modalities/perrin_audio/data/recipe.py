@@ -60,13 +60,14 @@ def _items(hits: Path) -> Iterator[Item]:
 
 
 _WORDS = {
-    "ambi": "ambient", "bd": "bass drum", "elec": "electronic", "guit": "guitar", "perc": "percussion", "sn": "snare drum",
-    "misc": "", "lo": "low", "hi": "high", "mid": "mid", "tri": "triangle", "mehackit": "machine", "drum": "drum",
+    "ambi": "ambient", "bd": "bass drum", "elec": "electronic", "guit": "guitar", "perc": "percussion",
+    "sn": "snare drum", "misc": "", "lo": "low", "hi": "high", "mid": "mid", "tri": "triangle",
+    "mehackit": "machine",
 }  # fmt: skip
 
 
 def _said(stem: str) -> str:
-    """"bass drum, klub" of ``bd_klub``; nothing for what is no sound to ask for."""
+    """ "bass drum, klub" of ``bd_klub``; nothing for what is no sound to ask for."""
     family, *rest = stem.split("_")
     if family == "rand-stream" or not rest:
         return ""

@@ -35,7 +35,7 @@ class Player:
         try:
             import tinysoundfont
         except ImportError as error:
-            raise NotInstalled("tinysoundfont", "playing the SoundFont that this recipe renders", "train") from error
+            raise NotInstalled("playing a SoundFont (`pip install --no-deps tinysoundfont`)", "train") from error
         self._rate = rate
         self._synth: Any = tinysoundfont.Synth(gain=0.0, samplerate=rate * OVER)
         self._font = self._synth.sfload(str(path))
@@ -59,7 +59,7 @@ class Player:
         parts.append(self._generate(end - now))
         synth.sounds_off()
         self._generate(0.05)
-        whole = resample_poly(np.concatenate(parts), 1, OVER).astype(np.float32)
+        whole: Sound = resample_poly(np.concatenate(parts), 1, OVER).astype(np.float32)
         first, count = round(score.start * self._rate), round(seconds * self._rate)
         return whole[first : first + count]
 
@@ -68,7 +68,8 @@ class Player:
         if frames <= 0:
             return np.zeros(0, np.float32)
         made = np.frombuffer(bytes(self._synth.generate(frames)), np.float32)
-        return made.reshape(-1, 2).mean(1)
+        mono: Sound = made.reshape(-1, 2).mean(1)
+        return mono
 
 
 def read_hit(path: Path, seconds: float, rate: int = RATE) -> Sound:
@@ -78,5 +79,5 @@ def read_hit(path: Path, seconds: float, rate: int = RATE) -> Sound:
     data, found = soundfile.read(path, dtype="float32", always_2d=True)
     mono = data[: round((seconds + 0.1) * found)].mean(1)
     up, down = rate // np.gcd(rate, found), found // np.gcd(rate, found)
-    sound = resample_poly(mono, up, down)[: round(seconds * rate)].astype(np.float32)
+    sound: Sound = resample_poly(mono, up, down)[: round(seconds * rate)].astype(np.float32)
     return np.pad(sound, (0, round(seconds * rate) - len(sound)))

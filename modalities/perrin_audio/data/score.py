@@ -1,7 +1,8 @@
 """What is played for the training data, and what is said of it: one note, a short phrase, or a hit.
 
 Every instrument of the General MIDI set plays 49 notes, in three strengths, short and held, and phrases that begin on
-some of them. Nothing is drawn at random but the phrases' first notes, from a fixed seed; so the list is always the same.
+some of them. Nothing is drawn at random but what is left out of notes and where phrases begin, from a fixed seed; so
+the list is always the same.
 """
 
 from __future__ import annotations
@@ -19,9 +20,9 @@ from perrin_audio.notes import NO_NOTE, name_of
 __all__ = ["DRUMS", "INSTRUMENTS", "KINDS", "STRENGTHS", "Played", "Score", "held_out", "scores"]
 
 INSTRUMENTS: tuple[str, ...] = (
-    "grand piano", "bright piano", "electric grand piano", "honky-tonk piano", "electric piano", "chorused electric piano",
-    "harpsichord", "clavinet", "celesta", "glockenspiel", "music box", "vibraphone", "marimba", "xylophone",
-    "tubular bells", "dulcimer", "drawbar organ", "percussive organ", "rock organ", "church organ", "reed organ",
+    "grand piano", "bright piano", "electric grand piano", "honky-tonk piano", "electric piano",
+    "chorused electric piano", "harpsichord", "clavinet", "celesta", "glockenspiel", "music box", "vibraphone", "marimba",
+    "xylophone", "tubular bells", "dulcimer", "drawbar organ", "percussive organ", "rock organ", "church organ", "reed organ",
     "accordion", "harmonica", "bandoneon", "nylon guitar", "steel guitar", "jazz guitar", "clean electric guitar",
     "muted electric guitar", "overdriven guitar", "distorted guitar", "guitar harmonics", "acoustic bass",
     "fingered bass", "picked bass", "fretless bass", "slap bass", "popped bass", "synth bass", "deep synth bass",
@@ -29,12 +30,12 @@ INSTRUMENTS: tuple[str, ...] = (
     "string ensemble", "slow strings", "synth strings", "soft synth strings", "choir", "voice oohs", "synth voice",
     "orchestra hit", "trumpet", "trombone", "tuba", "muted trumpet", "french horn", "brass section", "synth brass",
     "soft synth brass", "soprano saxophone", "alto saxophone", "tenor saxophone", "baritone saxophone", "oboe",
-    "english horn", "bassoon", "clarinet", "piccolo", "flute", "recorder", "pan flute", "bottle", "shakuhachi", "whistle",
-    "ocarina", "square wave lead", "sawtooth lead", "calliope", "chiff lead", "charang", "voice lead", "fifths lead",
-    "bass and lead", "fantasia pad", "warm pad", "polysynth pad", "space choir pad", "bowed glass pad", "metallic pad",
-    "halo pad", "sweep pad", "ice rain", "soundtrack pad", "crystal", "atmosphere", "brightness", "goblins", "echo drops",
-    "star theme", "sitar", "banjo", "shamisen", "koto", "kalimba", "bagpipe", "fiddle", "shehnai", "tinkle bell",
-    "agogo", "steel drums", "woodblock", "taiko drum", "melodic tom", "synth drum", "reverse cymbal",
+    "english horn", "bassoon", "clarinet", "piccolo", "flute", "recorder", "pan flute", "bottle", "shakuhachi",
+    "whistle", "ocarina", "square wave lead", "sawtooth lead", "calliope", "chiff lead", "charang", "voice lead",
+    "fifths lead", "bass and lead", "fantasia pad", "warm pad", "polysynth pad", "space choir pad", "bowed glass pad", "metallic pad",
+    "halo pad", "sweep pad", "ice rain", "soundtrack pad", "crystal", "atmosphere", "brightness", "goblins",
+    "echo drops", "star theme", "sitar", "banjo", "shamisen", "koto", "kalimba", "bagpipe", "fiddle", "shehnai",
+    "tinkle bell", "agogo", "steel drums", "woodblock", "taiko drum", "melodic tom", "synth drum", "reverse cymbal",
 )  # fmt: skip
 """By MIDI program, from 0; the eight effects after them are hits here."""
 

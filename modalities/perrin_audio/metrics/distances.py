@@ -20,7 +20,8 @@ def log_spectral_distance(made: Tensor, real: Tensor, window: int = 1024, hop: i
     """
     hann = torch.hann_window(window, device=made.device)
     a, b = (
-        20 * torch.stft(x, window, hop, window=2 * hann / hann.sum(), return_complex=True).abs().clamp(min=LEAST).log10()
+        20
+        * torch.stft(x, window, hop, window=2 * hann / hann.sum(), return_complex=True).abs().clamp(min=LEAST).log10()
         for x in (made, real)
     )
     return (a - b).square().mean(1).sqrt().mean()

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, cast
 
@@ -54,9 +55,7 @@ class VGGish(nn.Module):
             before = width or before
         self.features = nn.Sequential(*layers)
         widths = (512 * 4 * 6, 4096, 4096, 128)
-        self.embeddings = nn.Sequential(
-            *(layer for a, b in zip(widths, widths[1:], strict=False) for layer in (nn.Linear(a, b), nn.ReLU()))
-        )
+        self.embeddings = nn.Sequential(*(layer for a, b in pairwise(widths) for layer in (nn.Linear(a, b), nn.ReLU())))
         state = {name: tensor for name, tensor in read_tensors(file).items() if not name.startswith("pproc")}
         _fitted(self, state, "VGGish")
 
@@ -72,7 +71,7 @@ class VGGish(nn.Module):
         frames = sound.unfold(-1, self.WINDOW, self.HOP) * window
         size = torch.fft.rfft(frames, self.SIZE).abs()
         bank = melscale_fbanks(self.SIZE // 2 + 1, 125.0, 7500.0, self.BANDS, RATE).to(size)
-        logs = (size @ bank + 0.01).log()
+        logs: Tensor = (size @ bank + 0.01).log()
         if logs.shape[1] < self.FRAMES:
             raise InvalidInput("sound", f"{sound.shape[-1]} samples", "at least 0.96 s of 16 kHz")
         return logs.unfold(1, self.FRAMES, self.FRAMES).transpose(2, 3).flatten(0, 1)
@@ -128,7 +127,7 @@ class Tagger(nn.Module):
             x = getattr(self, f"conv_block{number}")(x)
             x = F.avg_pool2d(x, 2) if number < 6 else x
         x = x.mean(3)
-        return cast(Tensor, torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2))))))
+        return torch.sigmoid(self.fc_audioset(F.relu(self.fc1(x.amax(2) + x.mean(2)))))
 
 
 def kl_divergence(real: Tensor, made: Tensor) -> float:

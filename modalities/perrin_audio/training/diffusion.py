@@ -90,8 +90,8 @@ class AudioTask:
         for number, kind in enumerate(KINDS):
             members = kinds == number
             shares[members] = SHARES[kind] / max(1, members.sum())
-        number = np.arange(len(array))
-        self.held_out, self.train = number[number % 200 == 7], number[number % 200 != 7]
+        every = np.arange(len(array))
+        self.held_out, self.train = every[every % 200 == 7], every[every % 200 != 7]
         self._weights = shares[self.train] / shares[self.train].sum()
         captions = sorted({record.captions[0] for record in self.mels.records})
         self._row = {caption: row for row, caption in enumerate(captions)}
@@ -134,7 +134,7 @@ class AudioTask:
         loss = self.loss(network, batch, torch.Generator().manual_seed(0))[0]
         process = d.process.from_config(self.objective.process)
         denoiser = d.Denoiser(network, process, self.objective.prediction)
-        tests = TESTS
+        tests: tuple[tuple[str, float], ...] = TESTS
         if self._data:  # sounds of other kinds
             captions = list(self._row)
             tests = tuple((captions[i], 0.0) for i in np.linspace(0, len(captions) - 1, len(TESTS)).astype(int))

@@ -1,6 +1,8 @@
 r"""Trains the vocoder on real sounds.
 
-.. math:: L = \sum_r \big( \|\ln|X_r| - \ln|\hat X_r|\|_1 + \frac{\|\,|X_r| - |\hat X_r|\,\|}{\||X_r|\|} \big) + \gamma\|M - \hat M\|_1
+.. math::
+    L = \sum_r \Big( \|\ln|X_r| - \ln|\hat X_r|\|_1 + \frac{\|\,|X_r| - |\hat X_r|\,\|}{\||X_r|\|} \Big)
+        + \gamma\|M - \hat M\|_1
 
 over transforms of several lengths r, and the mel spectrogram. Several lengths with hops of their own pin the phases: a
 sound whose windows do not fit together has other magnitudes between them.
@@ -104,7 +106,10 @@ class VocoderTask(Sounds):
         with torch.autocast(batch.device.type, enabled=False):
             spectral = spectral_loss(made.float(), batch)
             mel = (self.mel.log(made.float()) - logs).abs().mean()
-        return spectral + float(self.options.get("mel", 1.0)) * mel, {"spectral": spectral.detach(), "mel": mel.detach()}
+        return spectral + float(self.options.get("mel", 1.0)) * mel, {
+            "spectral": spectral.detach(),
+            "mel": mel.detach(),
+        }
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:

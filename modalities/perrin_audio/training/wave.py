@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from perrin.training.objective import Objective
+from perrin.training.times import Times
 from perrin_audio.metrics.distances import log_spectral_distance
 from perrin_audio.pictures import spectrogram_sheet
 from perrin_audio.training.vocoder import Sounds
@@ -39,7 +40,7 @@ class WaveTask(Sounds):
         super().__init__(options, data, folders)
         torch.manual_seed(0)
         self.network: nn.Module = WaveNetwork(**self.options.get("network", {}))
-        self.objective = Objective(times={"kind": "logit_normal"})  # type: ignore[arg-type]
+        self.objective = Objective(times=Times(kind="logit_normal"))
         self._loss = self.objective.loss()
 
     def batch(self, size: int, generator: np.random.Generator) -> Batch:

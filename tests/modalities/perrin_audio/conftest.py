@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,12 +13,22 @@ from perrin.nn import DiffusionTransformer
 from perrin_audio.runtime import AudioRuntime
 from perrin_audio.vocoder import Vocoder
 
-NETWORK = {"channels": 80, "dims": 1, "context": 384, "classes": 128, "width": 48, "depth": 1, "heads": 3, "hidden": 64, "patch": 4}
+NETWORK = {
+    "channels": 80,
+    "dims": 1,
+    "context": 384,
+    "classes": 128,
+    "width": 48,
+    "depth": 1,
+    "heads": 3,
+    "hidden": 64,
+    "patch": 4,
+}
 VOCODER = {"width": 16, "hidden": 32, "depth": 1}
 
 
 @pytest.fixture(scope="session")
-def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder that holds the model ``small``."""
     folder = tmp_path_factory.mktemp("models") / "small"
     folder.mkdir()
@@ -44,7 +53,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         data={"mel": mel, "frames": 128, "held": ["violin"]},
     )
     write_card(card, folder)
-    yield folder.parent
+    return folder.parent
 
 
 @pytest.fixture(scope="session")

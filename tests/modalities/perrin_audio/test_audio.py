@@ -1,4 +1,4 @@
-"""The audio modality's whole path with small random networks: what is asked for is what comes, and what is kept is kept."""
+"""The audio modality's whole path with small random networks: what is asked for comes, what is kept is kept."""
 
 from __future__ import annotations
 
@@ -105,7 +105,9 @@ def test_a_loop_has_no_seam(runtime: AudioRuntime) -> None:
         ({"audio": "0" * 32, "extend": 1, "seconds": 3}, "seconds"),
     ],
 )
-def test_what_cannot_be_is_refused_before_anything_runs(runtime: AudioRuntime, values: dict[str, Any], field: str) -> None:
+def test_what_cannot_be_is_refused_before_anything_runs(
+    runtime: AudioRuntime, values: dict[str, Any], field: str
+) -> None:
     with pytest.raises(InvalidInput) as refused:
         validate(modality, values).resolved(runtime.card)
     assert refused.value.field == field

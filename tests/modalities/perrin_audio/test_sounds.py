@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from perrin.commands.inspect import read_metadata
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
-from perrin_audio.metrics.distances import log_spectral_distance
 from perrin_audio.mel import Mel
+from perrin_audio.metrics.distances import log_spectral_distance
 from perrin_audio.notes import NO_NOTE, cents, frequency, name_of, number_of, read_caption
 from perrin_audio.reading import read_sound
 from perrin_audio.vocoder import Vocoder
@@ -42,7 +42,16 @@ def test_a_note_and_its_name_are_one(number: int) -> None:
 
 
 def test_notes_as_people_write_them() -> None:
-    assert [number_of(n) for n in ("A4", "a4", "C#5", "Bb3", "C-1", "G9", "B#3", "Cb4")] == [69, 69, 73, 58, 0, 127, 60, 59]
+    assert [number_of(n) for n in ("A4", "a4", "C#5", "Bb3", "C-1", "G9", "B#3", "Cb4")] == [
+        69,
+        69,
+        73,
+        58,
+        0,
+        127,
+        60,
+        59,
+    ]
     for wrong in ("H4", "A", "C##4", "A10", "Cb-1", ""):
         with pytest.raises(ValueError, match=r"^" + wrong.replace("+", r"\+")):
             number_of(wrong)
@@ -115,7 +124,7 @@ def test_a_file_is_its_sound_and_says_how_it_was_made(media_type: str, depth: st
     path.write_bytes(data)
     assert read_metadata(path) == said
     path.write_bytes(data[: len(data) // 3])
-    with pytest.raises(Exception, match="cut short|says how"):
+    with pytest.raises(Exception, match=r"cut short|says how"):
         read_metadata(path)
 
 

@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from perrin.training.data.archives import Source, extract, fetch
 from perrin.errors import InvalidInput, PerrinError
+from perrin.training.data.archives import Source, extract, fetch
 from perrin_image.data import recipe
 from perrin_image.data.captions import (
     article,
