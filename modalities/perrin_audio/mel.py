@@ -79,7 +79,8 @@ class Mel:
         spectrum = torch.stft(
             padded, self.window, self.hop, window=self._hann.to(sound), center=False, return_complex=True
         )
-        return spectrum.abs()
+        size: Tensor = spectrum.abs()
+        return size
 
     def log(self, sound: Tensor) -> Tensor:
         """(B, bands, frames) natural logarithms, not standardised."""
