@@ -96,11 +96,14 @@ class Mel:
         """The other way."""
         return standard * self._wide(self.deviation, standard) + self._wide(self.mean, standard)
 
+    def linear(self, logs: Tensor) -> Tensor:
+        """Magnitudes (B, window / 2 + 1, frames) whose bands come nearest to logarithms (B, bands, frames)."""
+        return (self._inverse.to(logs).T @ logs.exp()).clamp(min=0)
+
     def griffin_lim(self, logs: Tensor, rounds: int = 60) -> Tensor:
         """(B, samples) of logarithms (B, bands, frames): phases by 60 rounds, the same for the same input."""
-        magnitudes = (self._inverse.to(logs).T @ logs.exp()).clamp(min=0)
         out: Tensor = griffinlim(
-            magnitudes, self._hann.to(logs), self.window, self.hop, self.window, 1.0, rounds, 0.99, None, False
+            self.linear(logs), self._hann.to(logs), self.window, self.hop, self.window, 1.0, rounds, 0.99, None, False
         )
         # griffinlim centres frames on multiples of hop; ours lie half a hop later.
         lead = self.hop // 2

@@ -18,12 +18,14 @@ from perrin.diffusion import Run
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import Format
-from perrin.models import ModelCard
+from perrin.models import ModelCard, models
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn.text import text_encoder
 from perrin_audio.conditions import Told
 from perrin_audio.face import AudioParameters
+from perrin_audio.foreign import Foreign
+from perrin_audio.gan import Generator
 from perrin_audio.given import given_of
 from perrin_audio.mel import Mel
 from perrin_audio.notes import number_of
@@ -69,6 +71,7 @@ class AudioRuntime:
         self._width = int(card.data["frames"])
         self._network = network
         self._own = vocoder
+        self._others: dict[str, Foreign] = {}
         self._process = d.process.from_config(card.process)
         self._denoiser = d.Denoiser(network, self._process, card.prediction)
 
@@ -148,7 +151,15 @@ class AudioRuntime:
             return GriffinLim(self.mel)
         if p.vocoder == "own" and self._own is not None:
             return cast(Vocodes, self._own)
-        raise InvalidInput("vocoder", p.vocoder, "own or griffin-lim" if self._own is not None else "griffin-lim")
+        known = {name: card for name, card in models().items() if "generator" in card.architecture}
+        if p.vocoder not in known:
+            names = ["own"] * (self._own is not None) + ["griffin-lim", *known]
+            raise InvalidInput("vocoder", p.vocoder, "one of " + ", ".join(names))
+        if p.vocoder not in self._others:
+            card = known[p.vocoder]
+            network = load_network(card, "generator", self.device, kinds={"generator": Generator})
+            self._others[p.vocoder] = Foreign(network, card.architecture["generator"], self.mel)
+        return self._others[p.vocoder]
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:

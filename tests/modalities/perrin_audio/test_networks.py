@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +13,25 @@ import pytest
 import soundfile
 import torch
 from safetensors.torch import save_file
+from scipy.signal import resample_poly
 from torch.nn.utils.parametrizations import weight_norm
+from torchaudio.functional import melscale_fbanks
 
 from perrin.errors import InvalidInput, ModelError
+from perrin.modality import validate
+from perrin.models.card import read_card
 from perrin.training.recipe import read_recipe
 from perrin.training.run import train
 from perrin_audio.data import digits, recipe
 from perrin_audio.data.score import DRUMS, INSTRUMENTS, held_out, scores
+from perrin_audio.face import modality
+from perrin_audio.foreign import Foreign, adopt
 from perrin_audio.gan import Generator, plain
+from perrin_audio.mel import Mel
 from perrin_audio.metrics.networks import Tagger, VGGish, kl_divergence
 from perrin_audio.metrics.pitch import within
 from perrin_audio.notes import number_of
+from perrin_audio.runtime import AudioRuntime
 
 CONFIG: dict[str, Any] = {
     "resblock": "1",
@@ -176,3 +185,64 @@ def test_a_folder_of_sounds_with_captions_is_read(tmp_path: Path) -> None:
     assert found.arrays["note"].tolist() == [number_of("A4"), 128]
     assert found.arrays["mel"].shape == (2, 80, 128)
     assert found.report["dropped"] == {"silence": 1}
+
+
+# --- a vocoder that the user has --------------------------------------------------------------------------------------
+
+HOW = {"sampling_rate": 22050, "n_fft": 1024, "hop_size": 32, "win_size": 1024, "fmin": 0, "fmax": 8000}
+
+
+def checkpoint(folder: Path, **settings: Any) -> Path:
+    """A generator as it is published: a pickle of a state with weight normalisation, and its settings beside it."""
+    folder.mkdir(parents=True)
+    config = {**CONFIG, **HOW, **settings}
+    network = Generator(**config)
+    state = {}
+    for name, tensor in network.state_dict().items():
+        if name.endswith(".weight"):
+            norm = tensor.flatten(1).norm(dim=1).view(-1, *[1] * (tensor.dim() - 1))
+            state |= {f"{name}_g": norm, f"{name}_v": tensor}
+        else:
+            state[name] = tensor
+    torch.save({"generator": state}, folder / "g.pt")
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder / "g.pt"
+
+
+def test_a_spectrogram_of_one_kind_is_made_one_of_another() -> None:
+    """What is made of the model's bands is near what the vocoder's own would be, where there is something to hear."""
+    mel, config = Mel(), {**CONFIG, **HOW, "hop_size": 256}
+    sound = sum(0.2 * np.sin(2 * np.pi * hertz * np.arange(32768) / 16000) for hertz in (220, 880, 2500))
+    made = Foreign(torch.nn.Identity(), config, mel).logs(mel.log(torch.tensor(sound, dtype=torch.float32)[None]))
+    wave = torch.tensor(resample_poly(sound, 441, 320), dtype=torch.float32)[None]
+    wave = torch.nn.functional.pad(wave[:, None], (384, 384), mode="reflect")[:, 0]
+    size = torch.stft(wave, 1024, 256, window=torch.hann_window(1024), center=False, return_complex=True).abs()
+    bank = melscale_fbanks(513, 0.0, 8000.0, 80, 22050, "slaney", "slaney")
+    own = (bank.T @ size).clamp(min=1e-5).log()
+    frames = min(made.shape[-1], own.shape[-1])
+    assert abs(made.shape[-1] - own.shape[-1]) <= 1
+    loud = own[0, :, 5 : frames - 5] > own.max() - 3
+    assert loud.any()
+    assert (made[0, :, 5 : frames - 5] - own[0, :, 5 : frames - 5]).abs()[loud].mean() < 0.7
+
+
+def test_a_checkpoint_becomes_a_vocoder_by_name(tmp_path: Path, small: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERRIN_HOME", str(tmp_path / "home"))
+    file = checkpoint(tmp_path / "my vocoder")
+    card = adopt(file, tmp_path / "aside")
+    assert card is not None
+    assert card.name == "my-vocoder"
+    monkeypatch.setenv("PERRIN_MODELS", f"{tmp_path / 'models'}")
+    shutil.copytree(card.folder, tmp_path / "models" / card.name)
+    runtime = AudioRuntime.load(read_card(small / "small"), "cpu")
+    p = validate(modality, {"prompt": "violin", "seed": 1, "vocoder": "my-vocoder"}).resolved(runtime.card)
+    (heard,) = runtime.decode(runtime.start(p).run(), p)  # type: ignore[arg-type]
+    assert len(heard.sound) == 32000
+    assert np.isfinite(heard.sound).all()
+    state = torch.load(file, weights_only=True)["generator"]
+    state.pop("conv_pre.bias")
+    torch.save({"generator": state}, file)
+    with pytest.raises(ModelError, match=r"does not fit its config\.json"):
+        adopt(file, tmp_path / "again")
+    (tmp_path / "my vocoder" / "config.json").write_text("{}")
+    assert adopt(file, tmp_path / "again") is None
