@@ -14,7 +14,8 @@ WINDOW, HOP, HEIGHT = 1024, 256, 160
 WIDEST = 1200
 """Columns; a longer sound is drawn in steps of more than a hop."""
 
-FLOOR_DB = -90.0
+QUIETEST_DB = -40.0
+"""The loudest place of a picture is drawn lightest, unless it is below this."""
 
 _STOPS = np.array(
     [
@@ -61,6 +62,6 @@ def _levels(mono: npt.NDArray[np.float32], rate: int) -> npt.NDArray[np.float64]
     high = np.minimum(low + 1, WINDOW // 2)
     picked = power[:, low] * (1 - share) + power[:, high] * share
     decibels = 20 * np.log10(np.maximum(picked, 1e-6)).T
-    top = max(float(decibels.max()), FLOOR_DB + 40)
+    top = max(float(decibels.max()), QUIETEST_DB)
     level: npt.NDArray[np.float64] = np.clip((decibels - top + 80) / 80, 0, 1)
     return level
