@@ -1,6 +1,6 @@
 """Molecules of `qm9` beside published ones: stability, validity, novelty, geometry, with 95% intervals.
 
-    python benchmarks/molecule/bench_qm9.py [--count 2000] [--seed 11] [--energy] [--out figures.json]
+    python benchmarks/molecule/bench_qm9.py [--count 2000] [--seed 11] [--energy] [--out figures.json] [--sdf made.sdf]
 
 Novelty is asked of the training part of QM9, which is fetched (104 MB) and packed under PERRIN_HOME the first time.
 Shares of the papers are theirs, of 10,000 samples: EDM and QM9 itself (Hoogeboom et al., 2022, table 1), GeoLDM (Xu et
@@ -27,6 +27,7 @@ from perrin.settings import Settings
 from perrin_molecule.checks import Made, checker
 from perrin_molecule.data import KINDS, fetch, pack, read
 from perrin_molecule.metrics import Molecule, interval, report, smiles_of, to_rdkit
+from perrin_molecule.writing import write
 
 PUBLISHED = {
     "QM9": (99.0, 95.2, 97.7, 97.7),
@@ -81,7 +82,7 @@ def nearest(smiles: list[str], known: list[str]) -> list[float]:
     ]
 
 
-def measure(count: int, seed: int, energy: bool) -> dict[str, Any]:
+def measure(count: int, seed: int, energy: bool, sdf: Path | None) -> dict[str, Any]:
     """Every figure."""
     generate = perrin.load("molecule")
     generate(count=1, steps=10, seed=0)
@@ -90,6 +91,8 @@ def measure(count: int, seed: int, energy: bool) -> dict[str, Any]:
         item.value for at in range(0, count, 200) for item in generate(count=min(200, count - at), seed=seed + at)
     ]
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
+    if sdf is not None:
+        sdf.write_bytes(write(made, "chemical/x-mdl-sdfile", {"seed": seed}))
     known = trained()
     figures = report([molecule(one) for one in made], known)
     figures |= {"count": count, "seed": seed, "seconds": seconds, "cpu_seconds": spent}
@@ -144,9 +147,10 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--energy", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="Where the figures go, as JSON.")
+    parser.add_argument("--sdf", type=Path, help="Where the molecules go.")
     asked = parser.parse_args()
-    figures = measure(asked.count, asked.seed, asked.energy)
+    figures = measure(asked.count, asked.seed, asked.energy, asked.sdf)
     show(figures)
     if asked.out is not None:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")

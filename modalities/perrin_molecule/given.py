@@ -16,7 +16,7 @@ from torch import Tensor
 
 from perrin.errors import InvalidInput
 from perrin_molecule.data import KINDS
-from perrin_molecule.metrics import VALENCES
+from perrin_molecule.metrics import VALENCES, Molecule
 
 __all__ = ["Given", "read_fragment"]
 
@@ -61,6 +61,12 @@ class Given(NamedTuple):
         """The fewest and the most atoms of a molecule of at most nine heavy atoms that has these."""
         count = len(self.kinds)
         return count + (self.open + 1) // 2, count + self.open + 3 * max(0, HEAVY - self.heavy)
+
+    def within(self, molecule: Molecule) -> Molecule:
+        """``molecule``, made around the middle of these atoms, which are its first, where the file has them."""
+        whole = molecule.positions.double() + torch.from_numpy(self.places.mean(0))
+        whole[: len(self.places)] = torch.from_numpy(self.places)
+        return molecule._replace(positions=whole)
 
 
 def read_fragment(data: bytes, shown: str = "the file") -> Given:

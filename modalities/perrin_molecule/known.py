@@ -22,6 +22,7 @@ from torch.nn import functional as F
 from perrin.diffusion.denoiser import Condition, Denoiser
 from perrin.diffusion.guidance import Branch, Combined, Guidance, Memory
 from perrin.diffusion.state import Fields
+from perrin.errors import InvalidInput
 from perrin_molecule.data import KINDS
 from perrin_molecule.face import atoms_of
 
@@ -30,11 +31,21 @@ __all__ = ["Kept", "Towards", "composition"]
 NEUTRAL = {element: number for number, (element, charge) in reversed([*enumerate(KINDS)]) if charge == 0}
 
 
-def composition(formula: str) -> Tensor:
-    """(n,) the kinds of the atoms of a formula, neutral ones, heavy ones first."""
+def composition(formula: str, given: Tensor | None = None) -> Tensor:
+    """(n,) the kinds of the atoms of a formula: those ``given``, then neutral ones, heavy ones first.
+
+    Raises:
+        InvalidInput: the formula has not all that is given.
+    """
     counts = atoms_of(formula)
+    first = [] if given is None else given.tolist()
+    for kind in first:
+        element = KINDS[kind][0]
+        counts[element] = counts.get(element, 0) - 1
+        if counts[element] < 0:
+            raise InvalidInput("formula", formula, f"at least the atoms of the fragment: it has more {element}")
     order = sorted(counts, key=lambda element: (element == "H", element != "C", element))
-    return torch.tensor([NEUTRAL[element] for element in order for _ in range(counts[element])])
+    return torch.tensor([*first, *(NEUTRAL[element] for element in order for _ in range(counts[element]))])
 
 
 @dataclass(frozen=True)

@@ -47,7 +47,7 @@ def some(generate: perrin.Generator) -> Any:
 
 def started(runtime: MoleculeRuntime, **values: Any) -> Any:
     parameters = validate(modality, {"steps": STEPS, **values}).resolved(runtime.card)
-    return runtime.start(parameters)  # type: ignore[arg-type]
+    return runtime.start(parameters, {})  # type: ignore[arg-type]
 
 
 def test_most_molecules_are_what_a_chemist_would_take(some: Any) -> None:
