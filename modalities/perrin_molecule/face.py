@@ -84,6 +84,11 @@ class MoleculeParameters(Parameters):
         description="Atoms to be kept where they are: an SDF, an XYZ, or a SMILES with coordinates. Several pieces are "
         "joined.",
     )
+    bonds: Literal["generated", "lengths"] = Field(
+        "generated",
+        title="Bonds",
+        description="lengths: read from distances by EDM's table instead, without charges, for comparison.",
+    )
     relax: Literal["no", "mmff"] = Field(
         "no",
         title="Relax",
@@ -141,6 +146,11 @@ class MoleculeParameters(Parameters):
             low, high = known[name]["range"]
             if not low <= value <= high:
                 raise InvalidInput(name, value, f"{low:g} to {high:g}, the range of the training data")
+        if "noise" not in card.data:  # it makes no kinds and bonds that could be sharpened or kept to
+            for name in ("formula", "temperature"):
+                if getattr(result, name) is not None:
+                    raise InvalidInput(name, getattr(result, name), f"no value: model {card.name} makes no bonds")
+            result = result.model_copy(update={"bonds": "lengths"})
         if result.fragment is not None and "fragment" not in card.conditioners:
             raise InvalidInput("fragment", "a file", f"none: model {card.name} was not trained to complete molecules")
         if result.fragment is not None and result.relax != "no":

@@ -103,7 +103,8 @@ def _molecule(text: str, shown: str) -> Any:
     if lines and lines[0].strip().isdecimal():
         return _of_xyz(lines, shown)
     options = Chem.SmilesParserParams()
-    options.sanitize, options.removeHs = False, False
+    options.sanitize = False  # type: ignore[assignment]
+    options.removeHs = False  # type: ignore[assignment]
     made = Chem.MolFromSmiles(text.strip(), options) if len(lines) == 1 else None
     if made is not None and not made.GetNumConformers():
         raise InvalidInput(FIELD, shown, "coordinates as well: an SDF, an XYZ, or SMILES |(x,y,z;...)|")

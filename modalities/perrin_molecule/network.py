@@ -37,13 +37,15 @@ class MoleculeNetwork(nn.Module):
 
     def __init__(self, context: int = 0, more: int = 0, **options: Any) -> None:
         super().__init__()
+        self.context = context
         self.body = EquivariantNetwork(len(KINDS), BONDS, context=context, recall=True, **options)
         self.more: nn.Sequential | None = None
         if more:
-            told = self.body.layers[0].condition.in_features
-            self.more = nn.Sequential(nn.Linear(more + 2, told), nn.SiLU(), nn.Linear(told, told))
-            nn.init.zeros_(self.more[2].weight)
-            nn.init.zeros_(self.more[2].bias)
+            told = self.body.told
+            last = nn.Linear(told, told)
+            nn.init.zeros_(last.weight)
+            nn.init.zeros_(last.bias)
+            self.more = nn.Sequential(nn.Linear(more + 2, told), nn.SiLU(), last)
 
     def forward(
         self,

@@ -1,17 +1,17 @@
-"""Runs molecule models: positions, kinds of atoms and bonds of many molecules in one run of the core."""
+"""Runs molecule models, and reports on what they make.
+
+Most make positions, kinds of atoms and bonds (`perrin_molecule.bonded`); EDM's and GeoLDM's leave the bonds to a table
+of lengths (`perrin_molecule.unbonded`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Self, cast
+from typing import Any, Protocol, Self
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from perrin import diffusion as d
-from perrin.diffusion.denoiser import Denoiser
-from perrin.diffusion.noise import uniforms
 from perrin.diffusion.sampling import Run
 from perrin.diffusion.solvers import solver
 from perrin.diffusion.state import Fields
@@ -19,27 +19,29 @@ from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard
-from perrin.models.plans import plan_of
-from perrin.models.weights import load_network
+from perrin_molecule.bonded import Bonded
 from perrin_molecule.checks import Made, results
-from perrin_molecule.extended import FILE, extended
-from perrin_molecule.face import MoleculeParameters, atoms_of
-from perrin_molecule.given import Given, read_fragment
-from perrin_molecule.known import Kept, Towards, composition
-from perrin_molecule.metrics import to_rdkit
-from perrin_molecule.network import MoleculeNetwork
-from perrin_molecule.sampling import FIXED, denoiser_of, molecules_of, started
+from perrin_molecule.face import MoleculeParameters
+from perrin_molecule.metrics import Molecule, by_length, to_rdkit
+from perrin_molecule.unbonded import Unbonded
 from perrin_molecule.writing import drawing, write
 
 __all__ = ["MoleculeRuntime"]
 
-NETWORK_CALL = 24
-"""Molecules in one call of the network on a CPU: more make no call faster, and are padded more."""
-
-NO_ROOM = "a fragment of at most 9 atoms besides hydrogen, with bonds left to make"
-
 CLOSEST = 0.3
 """In angstrom; atoms that all lie nearer to each other are no molecule."""
+
+
+class Maker(Protocol):
+    """What makes molecules: a network and how it is sampled."""
+
+    def start(self, p: MoleculeParameters, seeds: list[int], inputs: Mapping[str, InputFile]) -> Run:
+        """A run at its first row, one sample for each seed."""
+        ...
+
+    def molecules(self, clean: Fields, inputs: Mapping[str, InputFile]) -> list[Molecule]:
+        """The molecules of clean states."""
+        ...
 
 
 class MoleculeRuntime:
@@ -50,32 +52,21 @@ class MoleculeRuntime:
         device: where it runs.
     """
 
-    def __init__(self, card: ModelCard, device: str, network: MoleculeNetwork) -> None:
-        self.card, self.device = card, device
-        facts = card.data
-        self._scale = float(facts["scale"])
-        self._noise = {name: tuple(facts["noise"][name]) for name in ("kinds", "bonds")}
-        self._sizes = {int(size): int(count) for size, count in facts["sizes"].items()}
-        self._known, self._more = (cast(Sequence[str], card.conditioners.get(n, ())) for n in ("properties", "more"))
-        self._process = d.process.from_config(card.process)
-        self._denoiser = self._denoiser_of(network)
-        self._extended = None if FILE not in card.files else self._denoiser_of(extended(card, network))
-
-    def _denoiser_of(self, network: MoleculeNetwork) -> Denoiser:
-        fast = self.device != "cpu" or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
-        return denoiser_of(network, self._process, NETWORK_CALL if self.device == "cpu" else 4096, fast)
+    def __init__(self, card: ModelCard, device: str, maker: Maker) -> None:
+        self.card, self.device, self._maker = card, device, maker
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
-        """Read the network of ``card`` onto ``device``.
+        """Read the networks of ``card`` onto ``device``.
 
         Raises:
-            ModelError: the model is none of molecules with bonds, or its files are broken.
+            ModelError: the model is none of molecules, or its files are broken.
         """
-        if "molecule" not in card.architecture or not {"scale", "noise", "sizes"} <= card.data.keys():
-            raise ModelError(f"model {card.name}: wanted a network of molecules, got {', '.join(card.architecture)}")
-        network = load_network(card, "molecule", device, kinds={"molecule": MoleculeNetwork})
-        return cls(card, device, cast(MoleculeNetwork, network))
+        if "molecule" in card.architecture and {"scale", "noise", "sizes"} <= card.data.keys():
+            return cls(card, device, Bonded(card, device))
+        if "egnn" in card.architecture and {"scale", "sizes"} <= card.data.keys():
+            return cls(card, device, Unbonded(card, device))
+        raise ModelError(f"model {card.name}: wanted a network of molecules, got {', '.join(card.architecture)}")
 
     def start(self, parameters: MoleculeParameters, inputs: Mapping[str, InputFile]) -> Run:
         """Draw how many atoms each molecule has, and set its fields up.
@@ -84,91 +75,25 @@ class MoleculeRuntime:
             InvalidInput: a sampler that is no good here, or a fragment that cannot be completed so.
         """
         p = parameters
-        if p.seed is None or p.steps is None or p.sampler is None or p.temperature is None:
+        if p.seed is None or p.sampler is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         if not solver(p.sampler).one_each:
             raise InvalidInput("sampler", p.sampler, "one with an evaluation a step, such as ddpm or ddim")
-        given = self._given(inputs)
-        seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
-        kinds = composition(p.formula, None if given is None else given.kinds) if p.formula is not None else None
-        sizes = self._sizes_of(p, seeds, given)
-        grid = d.grid.shifted(self._process, p.steps, shift=1.0)
-        told = {"temperature": torch.tensor([p.temperature], device=self.device)}
-        null = {**told, "context": self._context({}, self._known)}
-        condition = {**told, "context": self._context(p.targets, self._known)}
-        denoiser = self._denoiser
-        if self._extended is not None and (given is not None or p.targets.keys() & {*self._more}):
-            denoiser = self._extended
-            fixed = {} if given is None else self._conditions(given)
-            null |= {"more": self._context({}, self._more), **fixed}
-            condition |= {"more": self._context(p.targets, self._more), **fixed}
-        guidance: Any = Towards(denoiser, p.guidance or 1.0, null)
-        if kinds is not None:
-            guidance = Kept(guidance, kinds)
-        positions = plan_of(self.card, p.sampler, grid)
-        return started(guidance, positions, grid, self._noise, sizes, seeds, condition, max(self._sizes), self.device)
-
-    @staticmethod
-    def _given(inputs: Mapping[str, InputFile]) -> Given | None:
-        return read_fragment(inputs["fragment"].data) if "fragment" in inputs else None
-
-    def _conditions(self, given: Given) -> dict[str, Tensor]:
-        """What is given, padded, as conditions of one sample; the origin is its middle."""
-        most, count = max(self._sizes), len(given.kinds)
-        places = torch.tensor(given.places - given.places.mean(0), dtype=torch.float32) / self._scale
-        made = {
-            "atoms": torch.zeros(1, most),
-            "positions": torch.zeros(1, most, 3),
-            "kinds": torch.zeros(1, most, dtype=torch.long),
-            "bonds": torch.zeros(1, most * (most - 1) // 2, dtype=torch.long),
-        }
-        made["atoms"][0, :count], made["positions"][0, :count], made["kinds"][0, :count] = 1, places, given.kinds
-        made["bonds"][0, : len(given.bonds)] = given.bonds
-        return {f"{FIXED}{name}": tensor.to(self.device) for name, tensor in made.items()}
-
-    def _sizes_of(self, p: MoleculeParameters, seeds: Sequence[int], given: Given | None) -> list[int]:
-        """The number of atoms of each molecule, from its seed where it is not said."""
-        least, most = (min(self._sizes), max(self._sizes)) if given is None else given.range
-        wanted = p.atoms if p.formula is None else sum(atoms_of(p.formula).values())
-        known = [
-            size for size in self._sizes if max(least, 0 if given is None else len(given.kinds) + 1) <= size <= most
-        ]
-        if not known:
-            raise InvalidInput("fragment", f"{len(given.kinds) if given else 0} atoms", NO_ROOM)
-        if wanted is not None:
-            if given is not None and not known[0] <= wanted <= known[-1]:
-                field, said = ("atoms", p.atoms) if p.formula is None else ("formula", p.formula)
-                raise InvalidInput(field, said, f"{known[0]} to {known[-1]} atoms, which this fragment can be part of")
-            return [wanted] * len(seeds)
-        chances = np.cumsum([self._sizes[size] for size in known], dtype=np.float64)
-        drawn = uniforms(seeds, 0, (1,), "atoms")[:, 0] * chances[-1]
-        return [known[int(k)] for k in np.searchsorted(chances, drawn)]
-
-    def _context(self, targets: Mapping[str, float], names: Sequence[str]) -> Tensor:
-        """(1, 2 C): standardised properties of these names, and which are told."""
-        spread = self.card.data["properties"]
-        values = [(targets[n] - spread[n]["mean"]) / spread[n]["deviation"] if n in targets else 0.0 for n in names]
-        return torch.tensor([[*values, *(float(n in targets) for n in names)]], device=self.device)
+        return self._maker.start(p, [int(p.item(number)["seed"]) for number in range(p.count)], inputs)
 
     @torch.inference_mode()
     def preview(self, clean: Fields) -> bytes | None:
         """A drawing of the first molecule as it is believed to be."""
-        first = Fields({name: self._certain(name, x[:1]) for name, x in clean.items()}, clean.mask[:1])  # type: ignore[index]
-        made = to_rdkit(molecules_of(first, self._scale)[0])
+        first = Fields({name: x[:1] for name, x in clean.items()}, None if clean.mask is None else clean.mask[:1])
+        made = to_rdkit(self._maker.molecules(first, {})[0])
         made.UpdatePropertyCache(strict=False)
         return drawing([made])
 
-    @staticmethod
-    def _certain(name: str, x: Tensor) -> Tensor:
-        """Classes from beliefs, or as they are."""
-        return x.argmax(-1) if x.is_floating_point() and name != "positions" else x
-
     def decode(self, clean: Fields, parameters: MoleculeParameters, inputs: Mapping[str, InputFile]) -> Sequence[Made]:
-        """The molecules with their reports, relaxed where that was asked for; a fragment's atoms exactly in place."""
-        made = molecules_of(clean, self._scale)
-        given = self._given(inputs)
-        if given is not None:
-            made = [given.within(one) for one in made]
+        """The molecules with their reports; relaxed, and with bonds by length, where that was asked for."""
+        made = self._maker.molecules(clean, inputs)
+        if parameters.bonds == "lengths":
+            made = [by_length(one) for one in made]
         return results(made, relax=parameters.relax == "mmff")
 
     def check(self, result: Made) -> None:

@@ -54,19 +54,20 @@ class Tempered(nn.Module):
         ``told`` are ``context`` and ``more``, (1 or B, C), the last estimate ``estimate.FIELD``, and ``fixed.atoms``
         and ``fixed.FIELD``.
         """
-        assert state.mask is not None
         told = {name: x.expand(len(t), *x.shape[1:]) for name, x in told.items()}
         given = {name.removeprefix(FIXED): x for name, x in told.items() if name.startswith(FIXED)}
         if given:
             state = restored(state, given, given["atoms"])
-        sizes = state.mask.sum(1)
+        mask = state.mask
+        assert mask is not None
+        sizes = mask.sum(1)
         whole = {"positions": torch.zeros_like(state["positions"])}
         whole |= {n: t.new_zeros(*state[n].shape, k) for n, k in (("kinds", len(KINDS)), ("bonds", BONDS))}
         temperature = temperature.expand(len(t))
         for chosen in sizes.argsort(stable=True).split(self.at_once):
             longest = int(sizes[chosen].max())
             lengths = {"positions": longest, "kinds": longest, "bonds": longest * (longest - 1) // 2}
-            part = Fields({n: state[n][chosen, :m] for n, m in lengths.items()}, state.mask[chosen, :longest])
+            part = Fields({n: state[n][chosen, :m] for n, m in lengths.items()}, mask[chosen, :longest])
             heat = temperature[chosen][:, None, None]
             named: dict[str, Any] = {name: told[name][chosen] for name in ("context", "more") if name in told}
             known = {n: told[f"estimate.{n}"][chosen, :m] for n, m in lengths.items() if f"estimate.{n}" in told}
@@ -167,8 +168,8 @@ def generate(
     grid = d.grid.shifted(process, steps, shift=1.0)
     network.eval()
     told: dict[str, Tensor] = {"temperature": torch.tensor([temperature], device=device)}
-    if network.body.context is not None:
-        told["context"] = torch.zeros(1, network.body.context[0].in_features, device=device)
+    if network.context:
+        told["context"] = torch.zeros(1, network.context, device=device)
     run = started(
         denoiser_of(network, process, at_once, fast),
         solver("ddpm")(grid),

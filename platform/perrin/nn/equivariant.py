@@ -120,6 +120,7 @@ class EquivariantNetwork(nn.Module):
         time_scale: times are multiplied by this before their sines are taken; 1000 for times in [0, 1].
 
     Attributes:
+        told: channels of what points are told by the time and the condition.
         recompute: forget what layers compute inside, and compute it again for the gradient.
     """
 
@@ -140,7 +141,7 @@ class EquivariantNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.reach, self.time_scale, self.recompute, self.pairs = reach, time_scale, False, pairs
-        self.recall, inputs, told = recall, 2 if recall else 1, width // 2
+        self.recall, self.told, inputs, told = recall, width // 2, 2 if recall else 1, width // 2
         self.embed = nn.Linear(inputs * features, width)
         self.embed_pair = nn.Linear(inputs * (pairs + RADIAL), pair_width)
         self.mix = nn.Linear(inputs, vectors, bias=False)

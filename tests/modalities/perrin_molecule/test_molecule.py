@@ -67,7 +67,7 @@ def test_a_formula_and_a_number_of_atoms_are_kept_to(generate: perrin.Generator)
 
 def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: MoleculeRuntime) -> None:
     """Its noise is its own, and padding never leaks: float32, so that only the order of sums differs."""
-    network = runtime._denoiser.network
+    network = runtime._maker._denoiser.network
     network.fast = False  # type: ignore[attr-defined]
     together = started(runtime, seed=5, count=4).run()
     for number in range(4):
@@ -90,7 +90,7 @@ def test_the_centre_of_mass_stays_at_the_origin(runtime: MoleculeRuntime) -> Non
 
 def test_noise_that_is_turned_gives_the_molecule_turned(runtime: MoleculeRuntime) -> None:
     """The whole trajectory, reflection included; the fresh noise of every row is turned as well."""
-    network = runtime._denoiser.network
+    network = runtime._maker._denoiser.network
     network.fast = False  # type: ignore[attr-defined]
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
     plain, turned = started(runtime, seed=4), started(runtime, seed=4)
