@@ -27,10 +27,10 @@ from torch import Tensor
 from perrin.errors import ModelError
 from perrin.models import ModelCard, find
 from perrin.models.card import write_card
-from perrin.models.tensors import read_tensors
+from perrin.models.tensors import PICKLED, read_tensors
 from perrin_molecule.egnn import Egnn
 
-__all__ = ["Published", "adopt", "recognise", "translate"]
+__all__ = ["Published", "adopt", "recognise", "take_in", "translate"]
 
 ELEMENTS = 5
 """Features of an atom that say its element."""
@@ -149,6 +149,13 @@ def _check_sizes(kind: str, arguments: Mapping[str, Mapping[str, Any]], shown: s
         inside, outside = arguments["decoder"]["features"], arguments["decoder"]["outputs"]
         if inside != features or outside not in (ELEMENTS, ELEMENTS + 1):
             raise ModelError(f"{shown}: a decoder from {inside} to {outside} features, wanted {features} to 5 or 6")
+
+
+def take_in(file: Path, folder: Path) -> ModelCard | None:
+    """`adopt`, or None for a file that is neither; what ``perrin models add`` asks."""
+    if file.suffix not in (*PICKLED, ".safetensors"):
+        return None
+    return None if recognise([*read_tensors(file)]) is None else adopt(file, folder)
 
 
 def adopt(file: Path, folder: Path, name: str | None = None) -> ModelCard:
