@@ -31,7 +31,7 @@ __all__ = ["Bonded"]
 NETWORK_CALL = 24
 """Molecules in one call of the network on a CPU: more make no call faster, and are padded more."""
 
-NO_ROOM = "a fragment of at most 9 atoms besides hydrogen, with bonds left to make"
+NO_ROOM = "a smaller fragment: the model has no room for what would complete it"
 
 
 class Bonded:

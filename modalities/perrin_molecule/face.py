@@ -77,7 +77,7 @@ class MoleculeParameters(Parameters):
     qed: float | None = Field(
         None, title="QED", json_schema_extra=WANTED, description="Drug-likeness, from 0 to 1 (QED of Bickerton et al.)."
     )
-    fragment: Annotated[str, Input("text/plain")] | None = Field(
+    fragment: Annotated[str, Input("text/plain", "chemical/*")] | None = Field(
         None,
         title="Fragment",
         json_schema_extra=WANTED,

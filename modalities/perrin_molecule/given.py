@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perrin.errors import InvalidInput
-from perrin_molecule.data import KINDS
+from perrin_molecule.data import KINDS, pairs_of
 from perrin_molecule.metrics import VALENCES, Molecule
 
 __all__ = ["Given", "read_fragment"]
@@ -43,13 +43,18 @@ class Given(NamedTuple):
     bonds: Tensor
 
     @property
-    def open(self) -> int:
-        """Bonds that the atoms lack."""
+    def lacking(self) -> Tensor:
+        """(n,) bonds that each atom lacks."""
         count = len(self.kinds)
-        j, i = torch.tril_indices(count, count, -1)
+        i, j = pairs_of(count)
         total = torch.zeros(count, dtype=torch.long)
         total.index_add_(0, i, self.bonds).index_add_(0, j, self.bonds)
-        return int((torch.tensor(VALENCES)[self.kinds] - total).sum())
+        return torch.tensor(VALENCES)[self.kinds] - total
+
+    @property
+    def open(self) -> int:
+        """Bonds that the atoms lack in all."""
+        return int(self.lacking.sum())
 
     @property
     def heavy(self) -> int:
@@ -156,7 +161,9 @@ def _known(made: Any, shown: str) -> None:
 
 
 def _checked(made: Any, shown: str) -> Given:
-    """Refuse places that are none, and atoms with more bonds than they can have."""
+    """Refuse places that are none, atoms with more bonds than they can have, and pieces with none left to make."""
+    from rdkit import Chem
+
     if not made.GetNumConformers():
         raise InvalidInput(FIELD, shown, "coordinates as well")
     places = np.asarray(made.GetConformer().GetPositions(), np.float64)
@@ -181,4 +188,11 @@ def _checked(made: Any, shown: str) -> Given:
         if count > VALENCES[kind]:
             got = f"atom {k + 1} ({KINDS[kind][0]}) of {shown} with bonds of order {count}"
             raise InvalidInput(FIELD, got, f"at most {VALENCES[kind]}")
-    return Given(places, kinds, bonds)
+    given = Given(places, kinds, bonds)
+    for piece in Chem.GetMolFrags(made):
+        if not int(given.lacking[list(piece)].sum()):
+            got = f"atoms {', '.join(str(k + 1) for k in piece)} of {shown}"
+            raise InvalidInput(FIELD, got, "a piece with a bond left to make: this one is a whole molecule")
+    if given.heavy > HEAVY:
+        raise InvalidInput(FIELD, f"{given.heavy} atoms besides hydrogen in {shown}", f"at most {HEAVY}")
+    return given

@@ -67,8 +67,8 @@ def test_a_formula_and_a_number_of_atoms_are_kept_to(generate: perrin.Generator)
 
 def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: MoleculeRuntime) -> None:
     """Its noise is its own, and padding never leaks: float32, so that only the order of sums differs."""
-    network = runtime._maker._denoiser.network
-    network.fast = False  # type: ignore[attr-defined]
+    network = runtime._maker._denoiser.network  # type: ignore[attr-defined]
+    network.fast = False
     together = started(runtime, seed=5, count=4).run()
     for number in range(4):
         alone = started(runtime, seed=5 + number).run()
@@ -77,7 +77,7 @@ def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: MoleculeRuntime
         assert torch.equal(alone["kinds"][0], together["kinds"][number])
         assert torch.equal(alone["bonds"][0], together["bonds"][number])
         assert (alone["positions"][0] - together["positions"][number]).abs().max() < 1e-3
-    network.fast = True  # type: ignore[attr-defined]
+    network.fast = True
 
 
 def test_the_centre_of_mass_stays_at_the_origin(runtime: MoleculeRuntime) -> None:
@@ -90,8 +90,8 @@ def test_the_centre_of_mass_stays_at_the_origin(runtime: MoleculeRuntime) -> Non
 
 def test_noise_that_is_turned_gives_the_molecule_turned(runtime: MoleculeRuntime) -> None:
     """The whole trajectory, reflection included; the fresh noise of every row is turned as well."""
-    network = runtime._maker._denoiser.network
-    network.fast = False  # type: ignore[attr-defined]
+    network = runtime._maker._denoiser.network  # type: ignore[attr-defined]
+    network.fast = False
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
     plain, turned = started(runtime, seed=4), started(runtime, seed=4)
     draw = turned._draw
@@ -106,7 +106,7 @@ def test_noise_that_is_turned_gives_the_molecule_turned(runtime: MoleculeRuntime
     assert torch.equal(a["kinds"], b["kinds"])
     assert torch.equal(a["bonds"], b["bonds"])
     assert (a["positions"] @ turn.T - b["positions"]).abs().max() < 1e-4
-    network.fast = True  # type: ignore[attr-defined]
+    network.fast = True
 
 
 def test_a_run_that_was_saved_goes_on_to_the_same_bits(runtime: MoleculeRuntime) -> None:
