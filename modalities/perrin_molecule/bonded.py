@@ -21,6 +21,7 @@ from perrin_molecule.extended import FILE, extended
 from perrin_molecule.face import MoleculeParameters, atoms_of
 from perrin_molecule.given import Given, read_fragment
 from perrin_molecule.known import Kept, Towards, composition
+from perrin_molecule.likelihood import bound
 from perrin_molecule.metrics import Molecule
 from perrin_molecule.network import MoleculeNetwork
 from perrin_molecule.sampling import FIXED, denoiser_of, molecules_of, started
@@ -133,3 +134,21 @@ class Bonded:
         made = molecules_of(Fields(certain, clean.mask), self._scale)
         given = self._given(inputs)
         return made if given is None else [given.within(one) for one in made]
+
+    def likelihood(self, molecules: Sequence[Molecule], draws: int = 20, seed: int = 0) -> Tensor:
+        """(M,) bounds on -log p of molecules, given their numbers of atoms, in nats; see `likelihood.bound`."""
+        sizes = [len(one.kinds) for one in molecules]
+        most = max(sizes)
+        mask = torch.arange(most) < torch.tensor(sizes)[:, None]
+        tensors = {
+            "positions": torch.zeros(len(sizes), most, 3),
+            "kinds": torch.zeros(len(sizes), most, dtype=torch.long),
+            "bonds": torch.zeros(len(sizes), most * (most - 1) // 2, dtype=torch.long),
+        }
+        for k, one in enumerate(molecules):
+            places = one.positions.float()
+            tensors["positions"][k, : sizes[k]] = (places - places.mean(0)) / self._scale
+            tensors["kinds"][k, : sizes[k]], tensors["bonds"][k, : len(one.bonds)] = one.kinds, one.bonds
+        clean = Fields({name: x.to(self.device) for name, x in tensors.items()}, mask.to(self.device))
+        condition = {"context": self._context({}, self._known), "temperature": torch.ones(1, device=self.device)}
+        return bound(self._denoiser, clean, self._noise, condition=condition, scale=self._scale, draws=draws, seed=seed)
