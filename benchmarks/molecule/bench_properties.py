@@ -1,6 +1,6 @@
 """How near molecules of `qm9` come to the properties that are asked for, beside a naive and a lower bound.
 
-    python benchmarks/molecule/bench_properties.py REGRESSOR.safetensors [--count 200] [--seed 21] [--out figures.json]
+    python benchmarks/molecule/bench_properties.py REGRESSOR.safetensors [--count 200] [--seed 21] [--keep FOLDER]
 
 EDM's protocol (Hoogeboom et al., 2022, section 5.2), with these differences: EDM's generator had seen one half of the
 training set and its regressor the other; here the regressor (`regressor.py`, which trains it) had seen one half and
@@ -21,24 +21,32 @@ from typing import Any
 
 import numpy as np
 import torch
+from rdkit import Chem
 from regressor import NAMES, Regressor, answer, half, load
 
 import perrin
 from perrin.settings import Settings
 from perrin_molecule.checks import Made
 from perrin_molecule.data import PROPERTIES, Molecules, read
+from perrin_molecule.writing import write
 
 ASKED: tuple[tuple[str, ...], ...] = (*((name,) for name in PROPERTIES), ("gap", "polarisability"), ("weight", "qed"))
 """What is asked for together."""
 
 
-def said(regressor: Regressor, made: Made) -> dict[str, float]:
-    """The five properties of a result; QED only of a valid one."""
-    elements = torch.tensor([["HCNOF".index(a.GetSymbol()) for a in made.molecule.GetAtoms()]])
-    places = torch.tensor(made.molecule.GetConformer().GetPositions(), dtype=torch.float32)[None]
+def said(regressor: Regressor, made: Any) -> dict[str, float]:
+    """The five properties of a molecule of an SDF; QED only of a valid one."""
+    elements = torch.tensor([["HCNOF".index(a.GetSymbol()) for a in made.GetAtoms()]])
+    places = torch.tensor(made.GetConformer().GetPositions(), dtype=torch.float32)[None]
     found = regressor(places - places.mean(1), elements, torch.ones_like(elements, dtype=torch.bool))[0].tolist()
-    values = dict(zip(NAMES, found, strict=True)) | {"weight": made.weight}
-    return values if made.qed is None else values | {"qed": made.qed}
+    values = dict(zip(NAMES, found, strict=True)) | {"weight": float(made.GetProp("weight"))}
+    return values | ({"qed": float(made.GetProp("qed"))} if made.HasProp("qed") else {})
+
+
+def sound(made: Any) -> bool:
+    """Stable, in one piece, and nothing that PoseBusters minds, by its report."""
+    passed = made.HasProp("posebusters") and made.GetProp("posebusters") == "passed"
+    return bool(passed and made.GetProp("stable") == "yes" and made.GetProp("connected") == "yes")
 
 
 def mean_error(errors: list[float]) -> list[float]:
@@ -48,27 +56,38 @@ def mean_error(errors: list[float]) -> list[float]:
     return [float(sizes.mean()), float(sizes.mean() - half_width), float(sizes.mean() + half_width)]
 
 
-def measure(regressor: Regressor, whole: Molecules, count: int, seed: int, guidance: float) -> dict[str, Any]:
-    """Errors by what was asked for."""
-    generate = perrin.load("molecule")
+def requested(whole: Molecules, count: int, seed: int) -> dict[tuple[str, ...], list[dict[str, Any]]]:
+    """Requests by what they ask for."""
     unseen, generator = half(whole, 1), np.random.default_rng(seed)
-    figures: dict[str, Any] = {}
+    found = {}
     for names in ASKED:
-        rows = unseen[torch.from_numpy(generator.choice(len(unseen), count, replace=False))]
-        requests = [
-            {
-                "atoms": int(whole.sizes[k]),
-                "seed": seed + n,
-                **{p: float(whole.properties[k, PROPERTIES.index(p)]) for p in names},
-            }
-            for n, k in enumerate(rows.tolist())
-        ]
-        made: list[Made] = [one[0].value for one in generate(requests, guidance=guidance)]
-        values = [said(regressor, one) for one in made]
-        entry: dict[str, Any] = {"sound": sum(one.sound for one in made) / count}
+        rows = unseen[torch.from_numpy(generator.choice(len(unseen), count, replace=False))].tolist()
+        wanted = [{n: float(whole.properties[k, PROPERTIES.index(n)]) for n in names} for k in rows]
+        sizes = [int(whole.sizes[k]) for k in rows]
+        found[names] = [{"atoms": n, "seed": seed + i, **w} for i, (n, w) in enumerate(zip(sizes, wanted, strict=True))]
+    return found
+
+
+def made(requests: list[dict[str, Any]], guidance: float, path: Path) -> list[Any]:
+    """The molecules of the requests, from ``path`` if they are there."""
+    if not path.exists():
+        found: list[Made] = [one[0].value for one in perrin.load("molecule")(requests, guidance=guidance)]
+        path.write_bytes(write(found, "chemical/x-mdl-sdfile", {"guidance": guidance}))
+    return [*Chem.SDMolSupplier(str(path), sanitize=False, removeHs=False)]
+
+
+def measure(
+    regressor: Regressor, asked: dict[tuple[str, ...], list[dict[str, Any]]], guidance: float, folder: Path
+) -> dict[str, Any]:
+    """Errors by what was asked for."""
+    figures: dict[str, Any] = {}
+    for names, requests in asked.items():
+        molecules = made(requests, guidance, folder / f"{'-'.join(names)}.sdf")
+        values = [said(regressor, one) for one in molecules]
+        entry: dict[str, Any] = {"sound": sum(map(sound, molecules)) / len(molecules)}
         for name in names:
-            wanted = [float(request[name]) for request in requests]
-            entry[name] = mean_error([v[name] - w for v, w in zip(values, wanted, strict=True) if name in v])
+            pairs = [(v[name], float(r[name])) for v, r in zip(values, requests, strict=True) if name in v]
+            entry[name] = mean_error([v - w for v, w in pairs])
         figures[" and ".join(names)] = entry
         print(names, entry, flush=True)
     return figures
@@ -99,12 +118,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=200)
     parser.add_argument("--seed", type=int, default=21)
     parser.add_argument("--guidance", type=float, default=1.0)
+    parser.add_argument("--keep", type=Path, default=Path("made"), help="Folder of the molecules; made once.")
     parser.add_argument("--out", type=Path)
     asked = parser.parse_args()
+    asked.keep.mkdir(parents=True, exist_ok=True)
     whole, regressor = read(Settings().home / "data" / "molecule" / "qm9.safetensors"), load(asked.regressor)
     figures = {"bounds": bounds(regressor, whole, asked.seed)}
     print(figures["bounds"], flush=True)
-    figures |= measure(regressor, whole, asked.count, asked.seed, asked.guidance)
+    figures |= measure(regressor, requested(whole, asked.count, asked.seed), asked.guidance, asked.keep)
     if asked.out is not None:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")
 

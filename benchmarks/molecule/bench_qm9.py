@@ -25,7 +25,7 @@ from rdkit.Chem import rdFingerprintGenerator
 import perrin
 from perrin.settings import Settings
 from perrin_molecule.checks import Made, checker
-from perrin_molecule.data import KINDS, fetch, pack, read
+from perrin_molecule.data import KINDS, Molecules, fetch, pack, read
 from perrin_molecule.metrics import Molecule, interval, report, smiles_of, to_rdkit
 from perrin_molecule.writing import write
 
@@ -41,21 +41,30 @@ PUBLISHED = {
 NAMES = ("atom_stable", "molecule_stable", "valid", "valid_unique")
 
 
-def trained() -> list[str]:
-    """SMILES of QM9's training part, as `smiles_of` writes them; kept beside the pack."""
+def packed() -> Path:
+    """QM9 as one file, fetched (104 MB) if it is not there."""
     folder = Settings().home / "data" / "molecule"
     folder.mkdir(parents=True, exist_ok=True)
-    known, path = folder / "training.smi", folder / "qm9.safetensors"
+    if not (folder / "qm9.safetensors").exists():
+        pack(fetch(folder), folder / "qm9.safetensors")
+    return folder / "qm9.safetensors"
+
+
+def taken(whole: Molecules, k: int) -> Molecule:
+    """Molecule ``k`` of the set."""
+    n = int(whole.sizes[k])
+    return Molecule(whole.positions[k, :n], whole.kinds[k, :n].long(), whole.bonds[k, : n * (n - 1) // 2].long())
+
+
+def trained() -> list[str]:
+    """SMILES of QM9's training part, as `smiles_of` writes them; kept beside the pack."""
+    path = packed()
+    known = path.with_name("training.smi")
     if known.is_file():
         return known.read_text().split()
-    if not path.exists():
-        pack(fetch(folder), path)
     whole = read(path)
-    found = []
-    for k in torch.nonzero(whole.part == 0).flatten().tolist():
-        n = int(whole.sizes[k])
-        one = Molecule(whole.positions[k, :n], whole.kinds[k, :n].long(), whole.bonds[k, : n * (n - 1) // 2].long())
-        found.append(smiles_of(to_rdkit(one))[0])
+    rows = torch.nonzero(whole.part == 0).flatten().tolist()
+    found = [smiles_of(to_rdkit(taken(whole, k)))[0] for k in rows]
     known.write_text("\n".join(smiles for smiles in found if smiles))
     return known.read_text().split()
 
@@ -116,6 +125,16 @@ def measure(count: int, seed: int, energy: bool, sdf: Path | None) -> dict[str, 
     return figures
 
 
+def real(count: int, seed: int) -> None:
+    """QM9's own molecules by the same counting: atoms and molecules stable, valid, valid and unique."""
+    whole = read(packed())
+    rows = np.random.default_rng(seed).choice(len(whole.sizes), count, replace=False)
+    figures = report([taken(whole, int(k)) for k in rows])
+    for way in ("", "_by_length"):
+        cells = [f"{name}{way} {100 * figures[name + way]:.2f}" for name in NAMES]
+        print(f"QM9, {count} molecules: " + ", ".join(cells))
+
+
 def show(figures: dict[str, Any]) -> None:
     """The table in Markdown."""
 
@@ -149,7 +168,11 @@ def main() -> None:
     parser.add_argument("--energy", action="store_true")
     parser.add_argument("--out", type=Path, help="Where the figures go, as JSON.")
     parser.add_argument("--sdf", type=Path, help="Where the molecules go.")
+    parser.add_argument("--real", type=int, metavar="N", help="Count N molecules of QM9 itself instead.")
     asked = parser.parse_args()
+    if asked.real is not None:
+        real(asked.real, asked.seed)
+        return
     figures = measure(asked.count, asked.seed, asked.energy, asked.sdf)
     show(figures)
     if asked.out is not None:
