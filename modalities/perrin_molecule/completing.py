@@ -27,6 +27,7 @@ from perrin.modality import Progress
 from perrin.models import find
 from perrin.training.adapters import AdapterOptions, LowRank, inject
 from perrin_molecule.data import PROPERTIES, TOLD
+from perrin_molecule.extended import FILE
 from perrin_molecule.network import MoleculeNetwork, estimate_of, restored
 from perrin_molecule.parts import chosen
 from perrin_molecule.training import CLASSES, Batch, MoleculeTask
@@ -123,16 +124,19 @@ class CompletingTask(MoleculeTask):
         return {f"validation_{name}": sum(v) / max(1, len(v)) for name, v in found.items()} | {"rounds": rounds}
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
-        """Write ``completion.safetensors``: the adapters under PEFT's names, and the small network, in bf16."""
+        """Write the model with what is added to it: ``completion.safetensors`` has the adapters under PEFT's names, and
+        the small network, in bf16."""
         assert isinstance(network, MoleculeNetwork)
         assert network.more is not None
         tensors = {f"more.{name}": tensor for name, tensor in network.more.state_dict().items()}
         for name, layer in network.named_modules():
             if isinstance(layer, LowRank):
                 tensors |= {f"{name}.lora_A.weight": layer.lora_A, f"{name}.lora_B.weight": layer.lora_B}
-        path = folder / "completion.safetensors"
-        save_file({k: v.detach().bfloat16().contiguous() for k, v in tensors.items()}, path)
-        return {"base": self._base.name, "conditioners": {"more": list(MORE)}, "data": self.facts}
+        save_file({k: v.detach().bfloat16().contiguous() for k, v in tensors.items()}, folder / FILE)
+        (folder / "molecule.safetensors").write_bytes(self._base.read("molecule.safetensors"))
+        kept = self._base.model_dump(include={"architecture", "process", "prediction", "attributions"})
+        told = {"properties": list(PROPERTIES[:TOLD]), "more": list(MORE), "fragment": True}
+        return {**kept, "conditioners": told, "data": self.facts}
 
 
 def _laid(clean: Fields, fixed: Tensor) -> Fields:

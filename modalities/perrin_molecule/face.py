@@ -139,7 +139,7 @@ class MoleculeParameters(Parameters):
             value = getattr(result, name)
             if value is None:
                 continue
-            if name not in known:
+            if name not in {*card.conditioners.get("properties", ()), *card.conditioners.get("more", ())}:
                 raise InvalidInput(name, value, f"no value: model {card.name} was not trained for it")
             if name == "weight" and result.formula is not None:
                 raise InvalidInput(name, value, f"no value beside the formula {result.formula}, which has its weight")
