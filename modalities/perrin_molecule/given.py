@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from perrin.errors import InvalidInput
-from perrin_molecule.data import KINDS, pairs_of
+from perrin_molecule.data import ATOMS, KINDS, pairs_of
 from perrin_molecule.metrics import VALENCES, Molecule
 
 __all__ = ["Given", "read_fragment"]
@@ -88,6 +88,8 @@ def read_fragment(data: bytes, shown: str = "the file") -> Given:
         made = _molecule(text, shown)
         if made is None or not made.GetNumAtoms():
             raise InvalidInput(FIELD, shown, "an SDF, an XYZ, or a SMILES with coordinates that RDKit can read")
+        if made.GetNumAtoms() > ATOMS:  # looked at before anything of every two atoms is
+            raise InvalidInput(FIELD, f"{made.GetNumAtoms()} atoms in {shown}", f"at most {ATOMS}")
         _known(made, shown)
         try:
             Chem.Kekulize(made, clearAromaticFlags=True)
@@ -120,9 +122,9 @@ def _of_xyz(lines: list[str], shown: str) -> Any:
     from rdkit import Chem
     from rdkit.Chem import rdDetermineBonds
 
-    count = int(lines[0]) if len(lines[0].strip()) < 6 else 0
-    if not count:
-        raise InvalidInput(FIELD, shown, "at least one atom")
+    count = int(lines[0])
+    if not 1 <= count <= ATOMS:
+        raise InvalidInput(FIELD, f"{count} atoms in {shown}", f"1 to {ATOMS} atoms")
     made = Chem.MolFromXYZBlock("\n".join(lines[: count + 2]) + "\n")
     if made is None:
         return None

@@ -20,7 +20,7 @@ from perrin.models import find
 from perrin_molecule.checks import Made, results
 from perrin_molecule.data import KINDS
 from perrin_molecule.face import atoms_of, modality
-from perrin_molecule.metrics import Molecule
+from perrin_molecule.metrics import Molecule, orders_by_length
 from perrin_molecule.runtime import MoleculeRuntime
 from perrin_molecule.writing import write
 
@@ -218,6 +218,20 @@ def test_a_report_does_not_depend_on_where_messages_went_before(monkeypatch: pyt
         patch.setattr("sys.stderr", stream)
         assert results([methane])[0].failed == ()
     assert results([methane])[0].failed == ()
+
+
+def test_bonds_by_lengths_are_edms_of_the_same_places(generate: perrin.Generator) -> None:
+    own, table = (generate(count=3, seed=11, steps=12, bonds=bonds) for bonds in ("generated", "lengths"))
+    for a, b in zip(own, table, strict=True):
+        places = b.value.molecule.GetConformer().GetPositions()
+        np.testing.assert_array_equal(places, a.value.molecule.GetConformer().GetPositions())
+        elements = [atom.GetSymbol() for atom in b.value.molecule.GetAtoms()]
+        orders = orders_by_length(torch.tensor(places), torch.tensor(["HCNOF".index(e) for e in elements]))
+        plain = Chem.Mol(b.value.molecule)
+        if b.value.valid:
+            Chem.Kekulize(plain, clearAromaticFlags=True)
+        assert int(orders.sum()) == 2 * sum(bond.GetBondTypeAsDouble() for bond in plain.GetBonds())
+        assert not any(atom.GetFormalCharge() for atom in plain.GetAtoms())
 
 
 def test_atoms_in_one_place_or_nowhere_are_degenerate(runtime: MoleculeRuntime) -> None:
