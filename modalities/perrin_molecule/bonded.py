@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
@@ -17,10 +18,11 @@ from perrin.inputs import InputFile
 from perrin.models import ModelCard
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
+from perrin_molecule.data import KINDS
 from perrin_molecule.extended import FILE, extended
 from perrin_molecule.face import MoleculeParameters, atoms_of
 from perrin_molecule.given import Given, read_fragment
-from perrin_molecule.known import Kept, Towards, composition
+from perrin_molecule.known import Kept, Towards, composition, of_weight
 from perrin_molecule.likelihood import bound
 from perrin_molecule.metrics import Molecule
 from perrin_molecule.network import MoleculeNetwork
@@ -68,18 +70,19 @@ class Bonded:
         if p.steps is None or p.sampler is None or p.temperature is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         given = self._given(inputs)
-        kinds = composition(p.formula, None if given is None else given.kinds) if p.formula is not None else None
-        sizes = self._sizes_of(p, seeds, given)
+        kinds = self._kinds_of(p, seeds, given)
+        sizes = self._sizes_of(p, seeds, given) if kinds is None else [len(own) for own in kinds]
         grid = d.grid.shifted(self._process, p.steps, shift=1.0)
         told = {"temperature": torch.tensor([p.temperature], device=self.device)}
         null = {**told, "context": self._context({}, self._known)}
         condition = {**told, "context": self._context(p.targets, self._known)}
         denoiser = self._denoiser
-        if self._extended is not None and (given is not None or p.targets.keys() & {*self._more}):
+        targets = {name: value for name, value in p.targets.items() if name != "weight"}  # kept to by the formula
+        if self._extended is not None and (given is not None or targets.keys() & {*self._more}):
             denoiser = self._extended
             fixed = {} if given is None else self._conditions(given)
             null |= {"more": self._context({}, self._more), **fixed}
-            condition |= {"more": self._context(p.targets, self._more), **fixed}
+            condition |= {"more": self._context(targets, self._more), **fixed}
         guidance: Any = Towards(denoiser, p.guidance or 1.0, null)
         if kinds is not None:
             guidance = Kept(guidance, kinds)
@@ -103,6 +106,31 @@ class Bonded:
         made["atoms"][0, :count], made["positions"][0, :count], made["kinds"][0, :count] = 1, places, given.kinds
         made["bonds"][0, : len(given.bonds)] = given.bonds
         return {f"{FIXED}{name}": tensor.to(self.device) for name, tensor in made.items()}
+
+    def _kinds_of(self, p: MoleculeParameters, seeds: Sequence[int], given: Given | None) -> list[Tensor] | None:
+        """The kinds of each molecule's atoms, where a formula or a weight says them."""
+        first = None if given is None else given.kinds
+        if p.formula is not None:
+            self._sizes_of(p, seeds, given)
+            return [composition(p.formula, first)] * len(seeds)
+        if p.weight is None:
+            return None
+        known: dict[str, int] = self.card.data["formulas"]
+        least, most = (min(self._sizes), max(self._sizes)) if given is None else given.range
+        room = {name: atoms_of(name) for name in known}
+        held = Counter() if first is None else Counter(KINDS[kind][0] for kind in first.tolist())
+        fits = {
+            name: known[name]
+            for name, counts in room.items()
+            if least <= sum(counts.values()) <= most
+            and p.atoms in (None, sum(counts.values()))
+            and all(counts.get(element, 0) >= count for element, count in held.items())
+            and sum(counts.values()) > held.total()
+        }
+        if not fits:
+            what = f"{p.atoms} atoms" if given is None else "this fragment"
+            raise InvalidInput("weight", p.weight, f"no value: no molecule of the training data goes with {what}")
+        return [composition(name, first) for name in of_weight(fits, p.weight, seeds)]
 
     def _sizes_of(self, p: MoleculeParameters, seeds: Sequence[int], given: Given | None) -> list[int]:
         """The number of atoms of each molecule, from its seed where it is not said."""

@@ -72,7 +72,7 @@ class MoleculeParameters(Parameters):
         None, title="Polarisability", json_schema_extra=WANTED, description="Isotropic polarisability in bohr^3."
     )
     weight: float | None = Field(
-        None, title="Weight", json_schema_extra=WANTED, description="Molecular weight in g/mol."
+        None, title="Weight", json_schema_extra=WANTED, description="Molecular weight in g/mol, by the formula."
     )
     qed: float | None = Field(
         None, title="QED", json_schema_extra=WANTED, description="Drug-likeness, from 0 to 1 (QED of Bickerton et al.)."
@@ -139,7 +139,8 @@ class MoleculeParameters(Parameters):
             value = getattr(result, name)
             if value is None:
                 continue
-            if name not in {*card.conditioners.get("properties", ()), *card.conditioners.get("more", ())}:
+            told = {*card.conditioners.get("properties", ()), *card.conditioners.get("more", ())}
+            if name not in told or (name == "weight" and "formulas" not in card.data):
                 raise InvalidInput(name, value, f"no value: model {card.name} was not trained for it")
             if name == "weight" and result.formula is not None:
                 raise InvalidInput(name, value, f"no value beside the formula {result.formula}, which has its weight")
@@ -155,7 +156,7 @@ class MoleculeParameters(Parameters):
             raise InvalidInput("fragment", "a file", f"none: model {card.name} was not trained to complete molecules")
         if result.fragment is not None and result.relax != "no":
             raise InvalidInput("relax", result.relax, "no: it would move the atoms of the fragment")
-        if result.guidance != 1 and not result.targets:
+        if result.guidance != 1 and not result.targets.keys() - {"weight"}:
             raise InvalidInput("guidance", result.guidance, "a property as well, such as gap: 1 is no guidance")
         return result
 

@@ -221,6 +221,7 @@ def _facts(whole: Molecules, path: Path) -> dict[str, Any]:
         "scale": round(float(positions[here].double().square().mean().sqrt()), 6),
         "noise": {name: _chances(count) for name, count in counts.items()},
         "sizes": {str(n): int(c) for n, c in enumerate(sizes.bincount().tolist()) if c},
+        "formulas": formulas(whole),
         "properties": {
             name: {
                 "mean": round(float(known[:, k].mean()), 6),
@@ -232,6 +233,19 @@ def _facts(whole: Molecules, path: Path) -> dict[str, Any]:
     }
     path.write_text(json.dumps(facts, indent=1))
     return facts
+
+
+def formulas(whole: Molecules) -> dict[str, int]:
+    """How many molecules of the training part have each formula, the commonest first."""
+    found: dict[str, int] = {}
+    elements = [element for element, _ in KINDS]
+    rows = torch.nonzero(whole.part == 0).flatten().tolist()
+    for kinds, size in zip(whole.kinds[rows].tolist(), whole.sizes[rows].tolist(), strict=True):
+        there = [elements[kind] for kind in kinds[:size]]
+        counts = [(element, there.count(element)) for element in ("C", "H", "F", "N", "O")]
+        name = "".join(f"{element}{count if count > 1 else ''}" for element, count in counts if count)
+        found[name] = found.get(name, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _chances(counts: Tensor) -> list[float]:

@@ -208,16 +208,23 @@ def test_one_line_completes_a_fragment(furan: Any, tmp_path: Path, capsys: pytes
     assert "Traceback" not in capsys.readouterr().err
 
 
-def test_a_weight_and_a_drug_likeness_are_what_the_network_is_told(generate: perrin.Generator) -> None:
-    """Molecules that are told to be heavy are heavier than those told to be light, of as many atoms."""
-    light, large = (generate(weight=w, atoms=15, count=8, seed=2, steps=16, guidance=1.5) for w in (100.0, 135.0))
-    mean = [float(np.mean([item.value.weight for item in some])) for some in (light, large)]
-    assert mean[1] > mean[0] + 5
+def test_a_weight_is_kept_to_by_the_formula(generate: perrin.Generator, furan: Any) -> None:
+    made = [item.value for item in generate(weight=112.0, count=6, seed=2, steps=8)]
+    assert all(abs(one.weight - 112.0) < 1 for one in made)
+    assert len({one.formula for one in made}) > 1
+    (one,) = [item.value for item in generate(weight=112.0, atoms=16, seed=2, steps=4)]
+    assert abs(one.weight - 112.0) < 2
+    assert one.molecule.GetNumAtoms() == 16
+    (one,) = [item.value for item in generate(weight=112.0, fragment=sdf(furan).encode(), seed=2, steps=4)]
+    assert abs(one.weight - 112.0) < 1
+    assert "O" in one.formula
     for values, message in (({"qed": 0.99}, "0.126211 to 0.668797"), ({"weight": 500.0}, "16.043 to 152.037")):
         with pytest.raises(InvalidInput, match=message):
             generate(**values)
     with pytest.raises(InvalidInput, match="which has its weight"):
         generate(weight=100.0, formula="C7H10O2")
+    with pytest.raises(InvalidInput, match="a property as well"):
+        generate(weight=100.0, guidance=2.0)
 
 
 def test_parts_for_training_hang_together_and_leave_something() -> None:
