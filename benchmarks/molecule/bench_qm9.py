@@ -1,6 +1,6 @@
 """Molecules of `qm9` beside published ones: stability, validity, novelty, geometry, with 95% intervals.
 
-    python benchmarks/molecule/bench_qm9.py [--count 2000] [--seed 11] [--energy] [--out figures.json]
+    python benchmarks/molecule/bench_qm9.py [--count 2000] [--seed 11] [--energy] [--out figures.json] [--sdf made.sdf]
 
 Novelty is asked of the training part of QM9, which is fetched (104 MB) and packed under PERRIN_HOME the first time.
 Shares of the papers are theirs, of 10,000 samples: EDM and QM9 itself (Hoogeboom et al., 2022, table 1), GeoLDM (Xu et
@@ -25,8 +25,9 @@ from rdkit.Chem import rdFingerprintGenerator
 import perrin
 from perrin.settings import Settings
 from perrin_molecule.checks import Made, checker
-from perrin_molecule.data import KINDS, fetch, pack, read
+from perrin_molecule.data import KINDS, Molecules, fetch, pack, read
 from perrin_molecule.metrics import Molecule, interval, report, smiles_of, to_rdkit
+from perrin_molecule.writing import write
 
 PUBLISHED = {
     "QM9": (99.0, 95.2, 97.7, 97.7),
@@ -40,21 +41,30 @@ PUBLISHED = {
 NAMES = ("atom_stable", "molecule_stable", "valid", "valid_unique")
 
 
-def trained() -> list[str]:
-    """SMILES of QM9's training part, as `smiles_of` writes them; kept beside the pack."""
+def packed() -> Path:
+    """QM9 as one file, fetched (104 MB) if it is not there."""
     folder = Settings().home / "data" / "molecule"
     folder.mkdir(parents=True, exist_ok=True)
-    known, path = folder / "training.smi", folder / "qm9.safetensors"
+    if not (folder / "qm9.safetensors").exists():
+        pack(fetch(folder), folder / "qm9.safetensors")
+    return folder / "qm9.safetensors"
+
+
+def taken(whole: Molecules, k: int) -> Molecule:
+    """Molecule ``k`` of the set."""
+    n = int(whole.sizes[k])
+    return Molecule(whole.positions[k, :n], whole.kinds[k, :n].long(), whole.bonds[k, : n * (n - 1) // 2].long())
+
+
+def trained() -> list[str]:
+    """SMILES of QM9's training part, as `smiles_of` writes them; kept beside the pack."""
+    path = packed()
+    known = path.with_name("training.smi")
     if known.is_file():
         return known.read_text().split()
-    if not path.exists():
-        pack(fetch(folder), path)
     whole = read(path)
-    found = []
-    for k in torch.nonzero(whole.part == 0).flatten().tolist():
-        n = int(whole.sizes[k])
-        one = Molecule(whole.positions[k, :n], whole.kinds[k, :n].long(), whole.bonds[k, : n * (n - 1) // 2].long())
-        found.append(smiles_of(to_rdkit(one))[0])
+    rows = torch.nonzero(whole.part == 0).flatten().tolist()
+    found = [smiles_of(to_rdkit(taken(whole, k)))[0] for k in rows]
     known.write_text("\n".join(smiles for smiles in found if smiles))
     return known.read_text().split()
 
@@ -81,7 +91,7 @@ def nearest(smiles: list[str], known: list[str]) -> list[float]:
     ]
 
 
-def measure(count: int, seed: int, energy: bool) -> dict[str, Any]:
+def measure(count: int, seed: int, energy: bool, sdf: Path | None) -> dict[str, Any]:
     """Every figure."""
     generate = perrin.load("molecule")
     generate(count=1, steps=10, seed=0)
@@ -90,6 +100,8 @@ def measure(count: int, seed: int, energy: bool) -> dict[str, Any]:
         item.value for at in range(0, count, 200) for item in generate(count=min(200, count - at), seed=seed + at)
     ]
     seconds, spent = time.perf_counter() - began, time.process_time() - cpu
+    if sdf is not None:
+        sdf.write_bytes(write(made, "chemical/x-mdl-sdfile", {"seed": seed}))
     known = trained()
     figures = report([molecule(one) for one in made], known)
     figures |= {"count": count, "seed": seed, "seconds": seconds, "cpu_seconds": spent}
@@ -111,6 +123,16 @@ def measure(count: int, seed: int, energy: bool) -> dict[str, Any]:
     figures["strain"] = {"median": float(np.median(strains)), "p90": float(np.quantile(strains, 0.9))}
     figures["nearest"] = {"median": float(np.median(near)), "same_fingerprint": float(np.mean(np.array(near) == 1))}
     return figures
+
+
+def real(count: int, seed: int) -> None:
+    """QM9's own molecules by the same counting: atoms and molecules stable, valid, valid and unique."""
+    whole = read(packed())
+    rows = np.random.default_rng(seed).choice(len(whole.sizes), count, replace=False)
+    figures = report([taken(whole, int(k)) for k in rows])
+    for way in ("", "_by_length"):
+        cells = [f"{name}{way} {100 * figures[name + way]:.2f}" for name in NAMES]
+        print(f"QM9, {count} molecules: " + ", ".join(cells))
 
 
 def show(figures: dict[str, Any]) -> None:
@@ -144,9 +166,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=2000)
     parser.add_argument("--seed", type=int, default=11)
     parser.add_argument("--energy", action="store_true")
-    parser.add_argument("--out", type=Path)
+    parser.add_argument("--out", type=Path, help="Where the figures go, as JSON.")
+    parser.add_argument("--sdf", type=Path, help="Where the molecules go.")
+    parser.add_argument("--real", type=int, metavar="N", help="Count N molecules of QM9 itself instead.")
     asked = parser.parse_args()
-    figures = measure(asked.count, asked.seed, asked.energy)
+    if asked.real is not None:
+        real(asked.real, asked.seed)
+        return
+    figures = measure(asked.count, asked.seed, asked.energy, asked.sdf)
     show(figures)
     if asked.out is not None:
         asked.out.write_text(json.dumps(figures, indent=1) + "\n")

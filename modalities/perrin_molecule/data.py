@@ -37,6 +37,7 @@ __all__ = [
     "BONDS",
     "KINDS",
     "PROPERTIES",
+    "TOLD",
     "Molecules",
     "Record",
     "fetch",
@@ -57,8 +58,12 @@ BONDS = 4
 ATOMS = 29
 """The most atoms that a molecule of QM9 has."""
 
-PROPERTIES: tuple[str, ...] = ("gap", "dipole", "polarisability")
-"""Of each molecule: HOMO-LUMO gap in eV, dipole in debye, isotropic polarisability in bohr^3."""
+PROPERTIES: tuple[str, ...] = ("gap", "dipole", "polarisability", "weight", "qed")
+"""Of each molecule: HOMO-LUMO gap in eV, dipole in debye and isotropic polarisability in bohr^3, which are QM9's;
+molecular weight in g/mol and drug-likeness from 0 to 1 (Bickerton et al., 2012), which are RDKit's."""
+
+TOLD = 3
+"""So many of `PROPERTIES` a network is told from the beginning; the others an adapter brings (see `completing`)."""
 
 HARTREE = 27.211386245988
 SPLIT = (100_000, 0.1)
@@ -81,7 +86,7 @@ class Molecules(NamedTuple):
         kinds: (M, N) uint8, index of `KINDS`; 0 where there is no atom.
         bonds: (M, N (N - 1) / 2) uint8, classes of the pairs.
         sizes: (M,) numbers of atoms.
-        properties: (M, 3) `PROPERTIES`.
+        properties: (M, C) `PROPERTIES`.
         part: (M,) 0 for training, 1 for validation, 2 for testing.
     """
 
@@ -212,9 +217,8 @@ def pack(folder: Path, path: Path, report: Callable[[int, int, str], None] | Non
             continue
         records.append(record)
         order.append(total - 1)
-        properties.append(
-            (float(row["HOMO_LUMO_gap_au"]) * HARTREE, float(row["Dipole_debye"]), float(row["Polarizability_bohr3"]))
-        )
+        gap, *others = (float(row[name]) for name in ("HOMO_LUMO_gap_au", "Dipole_debye", "Polarizability_bohr3"))
+        properties.append((gap * HARTREE, *others, *_counted(row["SMILES"])))
     sizes = np.array([len(r.kinds) for r in records])
     tensors = {
         "positions": torch.from_numpy(np.concatenate([r.positions for r in records])),
@@ -227,6 +231,15 @@ def pack(folder: Path, path: Path, report: Callable[[int, int, str], None] | Non
     }
     save_file(tensors, path)
     return {"molecules": total, "packed": len(records), "left_out": total - len(records)}
+
+
+def _counted(smiles: str) -> tuple[float, float]:
+    """Molecular weight in g/mol, and drug-likeness."""
+    from rdkit import Chem
+    from rdkit.Chem import QED, rdMolDescriptors
+
+    made = Chem.MolFromSmiles(smiles)
+    return float(rdMolDescriptors._CalcMolWt(made)), float(QED.qed(made))  # type: ignore[no-untyped-call]
 
 
 def split(total: int) -> npt.NDArray[np.uint8]:

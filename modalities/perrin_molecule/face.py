@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, JsonValue, field_validator
 from pydantic_core import PydanticCustomError
 
 from perrin.errors import InvalidInput
+from perrin.inputs import Input
 from perrin.modality import Format, Modality, Parameters, View
 from perrin.models import ModelCard
 
@@ -19,7 +20,7 @@ ELEMENTS = ("H", "C", "N", "O", "F")
 
 WANTED: dict[str, JsonValue] = {"group": "What it should be like"}
 
-PROPERTIES = ("gap", "dipole", "polarisability")
+PROPERTIES = ("gap", "dipole", "polarisability", "weight", "qed")
 
 _PART = re.compile(r"([A-Z][a-z]?)(\d*)")
 
@@ -69,6 +70,24 @@ class MoleculeParameters(Parameters):
     dipole: float | None = Field(None, title="Dipole", json_schema_extra=WANTED, description="Dipole moment in debye.")
     polarisability: float | None = Field(
         None, title="Polarisability", json_schema_extra=WANTED, description="Isotropic polarisability in bohr^3."
+    )
+    weight: float | None = Field(
+        None, title="Weight", json_schema_extra=WANTED, description="Molecular weight in g/mol, by the formula."
+    )
+    qed: float | None = Field(
+        None, title="QED", json_schema_extra=WANTED, description="Drug-likeness, from 0 to 1 (QED of Bickerton et al.)."
+    )
+    fragment: Annotated[str, Input("text/plain", "chemical/*")] | None = Field(
+        None,
+        title="Fragment",
+        json_schema_extra=WANTED,
+        description="Atoms to be kept where they are: an SDF, an XYZ, or a SMILES with coordinates. Several pieces are "
+        "joined.",
+    )
+    bonds: Literal["generated", "lengths"] = Field(
+        "generated",
+        title="Bonds",
+        description="lengths: read from distances by EDM's table instead, without charges, for comparison.",
     )
     relax: Literal["no", "mmff"] = Field(
         "no",
@@ -120,12 +139,24 @@ class MoleculeParameters(Parameters):
             value = getattr(result, name)
             if value is None:
                 continue
-            if name not in known:
+            told = {*card.conditioners.get("properties", ()), *card.conditioners.get("more", ())}
+            if name not in told or (name == "weight" and "formulas" not in card.data):
                 raise InvalidInput(name, value, f"no value: model {card.name} was not trained for it")
+            if name == "weight" and result.formula is not None:
+                raise InvalidInput(name, value, f"no value beside the formula {result.formula}, which has its weight")
             low, high = known[name]["range"]
             if not low <= value <= high:
                 raise InvalidInput(name, value, f"{low:g} to {high:g}, the range of the training data")
-        if result.guidance != 1 and not result.targets:
+        if "noise" not in card.data:  # it makes no kinds and bonds that could be sharpened or kept to
+            for name in ("formula", "temperature"):
+                if getattr(result, name) is not None:
+                    raise InvalidInput(name, getattr(result, name), f"no value: model {card.name} makes no bonds")
+            result = result.model_copy(update={"bonds": "lengths"})
+        if result.fragment is not None and "fragment" not in card.conditioners:
+            raise InvalidInput("fragment", "a file", f"none: model {card.name} was not trained to complete molecules")
+        if result.fragment is not None and result.relax != "no":
+            raise InvalidInput("relax", result.relax, "no: it would move the atoms of the fragment")
+        if result.guidance != 1 and not result.targets.keys() - {"weight"}:
             raise InvalidInput("guidance", result.guidance, "a property as well, such as gap: 1 is no guidance")
         return result
 
@@ -155,6 +186,6 @@ modality = Modality(
         {"count": 6, "seed": 11},
         {"formula": "C7H10O2", "count": 4, "seed": 3},
         {"gap": 4.5, "count": 4, "seed": 5},
-        {"atoms": 12, "count": 6, "seed": 7},
+        {"weight": 110.0, "qed": 0.6, "count": 4, "seed": 7},
     ),
 )

@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from scipy.optimize import linear_sum_assignment
 from torch import Tensor
@@ -21,20 +22,38 @@ from torch.nn import functional as F
 
 from perrin.diffusion.denoiser import Condition, Denoiser
 from perrin.diffusion.guidance import Branch, Combined, Guidance, Memory
+from perrin.diffusion.noise import uniforms
 from perrin.diffusion.state import Fields
+from perrin.errors import InvalidInput
 from perrin_molecule.data import KINDS
 from perrin_molecule.face import atoms_of
 
-__all__ = ["Kept", "Towards", "composition"]
+__all__ = ["Kept", "Towards", "composition", "of_weight"]
+
+MASSES = {"H": 1.008, "C": 12.011, "N": 14.007, "O": 15.999, "F": 18.998}
+"""In g/mol."""
+
+NEAR = 0.5
+"""In g/mol; formulas that are further from a weight than the nearest one by less than this are as good as it."""
 
 NEUTRAL = {element: number for number, (element, charge) in reversed([*enumerate(KINDS)]) if charge == 0}
 
 
-def composition(formula: str) -> Tensor:
-    """(n,) the kinds of the atoms of a formula, neutral ones, heavy ones first."""
+def composition(formula: str, given: Tensor | None = None) -> Tensor:
+    """(n,) the kinds of the atoms of a formula: those ``given``, then neutral ones, heavy ones first.
+
+    Raises:
+        InvalidInput: the formula has not all that is given.
+    """
     counts = atoms_of(formula)
+    first = [] if given is None else given.tolist()
+    for kind in first:
+        element = KINDS[kind][0]
+        counts[element] = counts.get(element, 0) - 1
+        if counts[element] < 0:
+            raise InvalidInput("formula", formula, f"at least the atoms of the fragment: it has more {element}")
     order = sorted(counts, key=lambda element: (element == "H", element != "C", element))
-    return torch.tensor([NEUTRAL[element] for element in order for _ in range(counts[element])])
+    return torch.tensor([*first, *(NEUTRAL[element] for element in order for _ in range(counts[element]))])
 
 
 @dataclass(frozen=True)
@@ -43,11 +62,11 @@ class Kept(Guidance):
 
     Attributes:
         guidance: of the whole molecule.
-        kinds: (n,) of the atoms of every sample, in any order.
+        kinds: (n,) of the atoms of each sample, in any order.
     """
 
     guidance: Guidance
-    kinds: Tensor
+    kinds: Sequence[Tensor]
 
     def branches(self, condition: Condition, t: float) -> Sequence[Branch]:
         return self.guidance.branches(condition, t)
@@ -58,14 +77,25 @@ class Kept(Guidance):
         return Combined(kept, kept, memory)
 
 
-def _shared(belief: Tensor, kinds: Tensor) -> Tensor:
-    """The kinds (n,) given to the first n atoms of each sample in the likeliest way by ``belief`` (B, N, K)."""
+def _shared(belief: Tensor, kinds: Sequence[Tensor]) -> Tensor:
+    """The kinds (n,) of each sample given to its first n atoms in the likeliest way by ``belief`` (B, N, K)."""
     changed = belief.clone()
-    for sample in changed[:, : len(kinds)]:
-        cost = -sample.clamp(min=1e-30).log()[:, kinds.to(sample.device)]
+    for sample, own in zip(changed, kinds, strict=True):
+        atoms = sample[: len(own)]
+        cost = -atoms.clamp(min=1e-30).log()[:, own.to(sample.device)]
         order = torch.from_numpy(linear_sum_assignment(cost.cpu().numpy())[1])
-        sample.copy_(F.one_hot(kinds[order], belief.shape[-1]))
+        atoms.copy_(F.one_hot(own[order], belief.shape[-1]))
     return changed
+
+
+def of_weight(formulas: Mapping[str, int], weight: float, seeds: Sequence[int]) -> list[str]:
+    """A formula for each seed, as near to ``weight`` in g/mol as any (see `NEAR`), as often as the data have it."""
+    masses = {name: sum(MASSES[element] * count for element, count in atoms_of(name).items()) for name in formulas}
+    least = min(abs(mass - weight) for mass in masses.values())
+    near = [name for name, mass in masses.items() if abs(mass - weight) <= least + NEAR]
+    chances = np.cumsum([formulas[name] for name in near], dtype=np.float64)
+    drawn = uniforms(seeds, 0, (1,), "formula")[:, 0] * chances[-1]
+    return [near[int(k)] for k in np.searchsorted(chances, drawn)]
 
 
 @dataclass(frozen=True)

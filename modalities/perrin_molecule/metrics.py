@@ -20,7 +20,17 @@ from torch import Tensor
 
 from perrin_molecule.data import KINDS, pairs_of
 
-__all__ = ["VALENCES", "Molecule", "interval", "report", "smiles_of", "stable", "stable_by_length", "to_rdkit"]
+__all__ = [
+    "VALENCES",
+    "Molecule",
+    "by_length",
+    "interval",
+    "report",
+    "smiles_of",
+    "stable",
+    "stable_by_length",
+    "to_rdkit",
+]
 
 VALENCES: tuple[int, ...] = (1, 4, 3, 2, 1, 4, 1, 3, 2, 3, 3)
 """Sum of bond orders of each class of `KINDS`."""
@@ -72,6 +82,13 @@ def orders_by_length(positions: Tensor, elements: Tensor) -> Tensor:
     return orders
 
 
+def by_length(molecule: Molecule) -> Molecule:
+    """The same atoms, neutral, with the bonds that EDM's table reads from their distances."""
+    elements = torch.tensor([ELEMENTS.index(KINDS[k][0]) for k in molecule.kinds.tolist()])
+    i, j = pairs_of(len(elements))
+    return Molecule(molecule.positions, elements, orders_by_length(molecule.positions, elements)[i, j])
+
+
 def stable_by_length(positions: Tensor, kinds: Tensor) -> Tensor:
     """Which atoms (N,) have their valence by EDM's table; charges are not looked at."""
     elements = torch.tensor([ELEMENTS.index(KINDS[k][0]) for k in kinds.tolist()])
@@ -79,12 +96,12 @@ def stable_by_length(positions: Tensor, kinds: Tensor) -> Tensor:
     return total == torch.tensor([1, 4, 3, 2, 1])[elements]
 
 
-def to_rdkit(molecule: Molecule, by_length: bool = False) -> Any:
+def to_rdkit(molecule: Molecule, bare: bool = False) -> Any:
     """The molecule for RDKit, not sanitised.
 
     Args:
         molecule: what to convert.
-        by_length: with the bonds of EDM's table and no charges, instead of its own.
+        bare: atoms may have more hydrogens than there are, which bonds by length are judged with.
     """
     from rdkit import Chem
 
@@ -92,17 +109,13 @@ def to_rdkit(molecule: Molecule, by_length: bool = False) -> Any:
     kinds = molecule.kinds.tolist()
     for kind in kinds:
         atom = Chem.Atom(KINDS[kind][0])
-        if not by_length:
+        if not bare:
             atom.SetFormalCharge(KINDS[kind][1])
             atom.SetNoImplicit(True)
         made.AddAtom(atom)
     types = (Chem.BondType.SINGLE, Chem.BondType.DOUBLE, Chem.BondType.TRIPLE)
     first, second = pairs_of(len(kinds))
-    if by_length:
-        elements = torch.tensor([ELEMENTS.index(KINDS[k][0]) for k in kinds])
-        orders = orders_by_length(molecule.positions, elements)[first, second]
-    else:
-        orders = molecule.bonds
+    orders = molecule.bonds
     for at in orders.nonzero().flatten().tolist():
         made.AddBond(int(first[at]), int(second[at]), types[int(orders[at]) - 1])
     shape = Chem.Conformer(len(kinds))
@@ -164,7 +177,7 @@ def report(molecules: Sequence[Molecule], known: Iterable[str] = ()) -> dict[str
         for way, atoms in ways.items():
             add(f"atom_stable{way}", atoms.numpy())
             add(f"molecule_stable{way}", [bool(atoms.all())])
-            found[way].append(smiles_of(to_rdkit(molecule, by_length=bool(way))))
+            found[way].append(smiles_of(to_rdkit(by_length(molecule) if way else molecule, bare=bool(way))))
     for way, pairs in found.items():
         seen: set[str] = set()
         for smiles, whole in pairs:

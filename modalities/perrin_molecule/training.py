@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from perrin.diffusion.state import Fields, zero_centre
 from perrin.modality import Progress
 from perrin.training.objective import Loss, Objective
-from perrin_molecule.data import ATOMS, BONDS, KINDS, PROPERTIES, Molecules, fetch, pack, read
+from perrin_molecule.data import ATOMS, BONDS, KINDS, PROPERTIES, TOLD, Molecules, fetch, pack, read
 from perrin_molecule.metrics import stable
 from perrin_molecule.network import MoleculeNetwork, estimate_of
 from perrin_molecule.sampling import generate
@@ -56,7 +56,7 @@ class MoleculeTask:
 
     def __init__(self, options: Mapping[str, Any], data: Mapping[str, Any], folders: Mapping[str, Path]) -> None:
         self.options, self._data, self._folders = dict(options), dict(data), dict(folders)
-        self._arguments = {"context": 2 * len(PROPERTIES), **self.options.get("network", {})}
+        self._arguments = {"context": 2 * TOLD, **self.options.get("network", {})}
         torch.manual_seed(0)
         self.network: nn.Module = MoleculeNetwork(**self._arguments)
         self.buckets: Sequence[int] = self.options.get("buckets", [ATOMS])
@@ -96,7 +96,7 @@ class MoleculeTask:
         shares = np.array([len(m) for m in members], float)
         which = int(generator.choice(len(members), p=shares / shares.sum()))
         chosen = generator.choice(members[which], size)
-        told = generator.random((size, len(PROPERTIES))) < 2 / 3
+        told = generator.random((size, TOLD)) < 2 / 3
         told &= (generator.random(size) >= self.options.get("property_dropout", 0.6))[:, None]
         return Batch(torch.from_numpy(chosen), self.buckets[which], torch.from_numpy(told))
 
@@ -130,12 +130,12 @@ class MoleculeTask:
                 torch.clear_autocast_cache()  # what was cast without a gradient would be taken again, without one
             return network(state, t, context=context, estimate=estimate)
 
-        condition = {"context": self.context(self.set.properties[chosen], told)}
+        condition = {"context": self.context(self.set.properties[chosen, :TOLD], told)}
         return self._loss(asked, self.state(chosen, batch.atoms), condition, generator)
 
     def context(self, values: Tensor, told: Tensor) -> Tensor:
         """(B, 2 C): standardised properties, zero where they are not told, and which are told."""
-        mean, deviation = self._standard.to(values.device, non_blocking=True)
+        mean, deviation = self._standard[:, :TOLD].to(values.device, non_blocking=True)
         return torch.cat([(values - mean) / deviation * told, told.to(values)], -1)
 
     def _compile(self, network: nn.Module) -> None:
@@ -152,6 +152,7 @@ class MoleculeTask:
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
         """The loss on validation molecules, and the stability of samples by their bonds."""
         device = next(network.parameters()).device
+        assert isinstance(network, MoleculeNetwork)
         network.eval()
         cast = torch.autocast("cuda", torch.bfloat16) if device.type == "cuda" else contextlib.nullcontext()
         losses: dict[str, float] = {}
@@ -162,12 +163,9 @@ class MoleculeTask:
                 for name, part in {"loss": total, **parts}.items():
                     losses[f"validation_{name}"] = losses.get(f"validation_{name}", 0.0) + float(part) / rounds
             sizes = draw_sizes(self.facts["sizes"], self.options.get("samples", 1000), 0)
-            noise = {name: torch.tensor(chances) for name, chances in self.facts["noise"].items()}
-            context = torch.zeros(1, 2 * len(PROPERTIES), device=device)
             made = generate(
-                network, sizes, 1000, self.facts["scale"], noise=noise, context=context,
-                generator=torch.Generator(device).manual_seed(0), steps=self.options.get("sample_steps", 50),
-                temperature=0.2,
+                network, self._loss.process, sizes, self.facts["noise"], self.facts["scale"],
+                steps=self.options.get("sample_steps", 50), device=str(device),
             )  # fmt: skip
         atoms = [stable(m.kinds[None], m.bonds[None], torch.ones(1, len(m.kinds), dtype=torch.bool))[0] for m in made]
         return {
@@ -183,7 +181,7 @@ class MoleculeTask:
             "architecture": {"molecule": {"kind": "molecule", **self._arguments}},
             "process": self.objective.process,
             "prediction": "x0",
-            "conditioners": {"properties": list(PROPERTIES)},
+            "conditioners": {"properties": list(PROPERTIES[:TOLD])},
             "data": self.facts,
             "attributions": [
                 {
@@ -202,11 +200,11 @@ def load_network(file: Path, arguments: Mapping[str, Any]) -> MoleculeNetwork:
     return network.eval().requires_grad_(False)
 
 
-def draw_sizes(histogram: Mapping[str, int], count: int, seed: int) -> Tensor:
+def draw_sizes(histogram: Mapping[str, int], count: int, seed: int) -> list[int]:
     """Numbers of atoms (count,) drawn as often as the training set has them."""
     weights = np.array(list(histogram.values()), float)
     chosen = np.random.default_rng(seed).choice([int(k) for k in histogram], count, p=weights / weights.sum())
-    return torch.from_numpy(chosen)
+    return [int(size) for size in chosen]
 
 
 def _facts(whole: Molecules, path: Path) -> dict[str, Any]:
@@ -223,6 +221,7 @@ def _facts(whole: Molecules, path: Path) -> dict[str, Any]:
         "scale": round(float(positions[here].double().square().mean().sqrt()), 6),
         "noise": {name: _chances(count) for name, count in counts.items()},
         "sizes": {str(n): int(c) for n, c in enumerate(sizes.bincount().tolist()) if c},
+        "formulas": formulas(whole),
         "properties": {
             name: {
                 "mean": round(float(known[:, k].mean()), 6),
@@ -234,6 +233,19 @@ def _facts(whole: Molecules, path: Path) -> dict[str, Any]:
     }
     path.write_text(json.dumps(facts, indent=1))
     return facts
+
+
+def formulas(whole: Molecules) -> dict[str, int]:
+    """How many molecules of the training part have each formula, the commonest first."""
+    found: dict[str, int] = {}
+    elements = [element for element, _ in KINDS]
+    rows = torch.nonzero(whole.part == 0).flatten().tolist()
+    for kinds, size in zip(whole.kinds[rows].tolist(), whole.sizes[rows].tolist(), strict=True):
+        there = [elements[kind] for kind in kinds[:size]]
+        counts = [(element, there.count(element)) for element in ("C", "H", "F", "N", "O")]
+        name = "".join(f"{element}{count if count > 1 else ''}" for element, count in counts if count)
+        found[name] = found.get(name, 0) + 1
+    return dict(sorted(found.items(), key=lambda item: (-item[1], item[0])))
 
 
 def _chances(counts: Tensor) -> list[float]:

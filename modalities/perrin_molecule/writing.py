@@ -21,6 +21,9 @@ CELL = 220
 
 MOST_COLUMNS = 5
 
+HEADER = f"  {'Perrin':8}{'':10}3D"
+"""Second line of a molecule in an SDF: initials, program, date and time (none), dimensions."""
+
 
 def write(made: Sequence[Made], media_type: str, metadata: Mapping[str, Any]) -> bytes:
     """All of ``made`` in one file.
@@ -39,7 +42,7 @@ def _sdf(made: Sequence[Made], metadata: str) -> bytes:
     parts = []
     for number, one in enumerate(made, 1):
         block = Chem.MolToMolBlock(one.molecule, kekulize=True, includeStereo=one.valid).split("\n")
-        block[0], block[1], block[2] = one.smiles or one.formula, "  Perrin          3D", ""
+        block[0], block[1], block[2] = one.smiles or one.formula, HEADER, ""
         parts += ["\n".join(block).rstrip("\n")]
         said = {"number": str(number), **{name: text for name, text in one.fields.items() if text}}
         said["perrin"] = metadata

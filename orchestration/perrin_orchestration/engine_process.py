@@ -16,7 +16,7 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 
@@ -36,6 +36,9 @@ IDLE_SECONDS = 0.5
 
 GRACE_SECONDS = 3.0
 """When told to drain, jobs have this long to finish; then they are saved and released."""
+
+AGAIN_SECONDS = 1.0
+"""An end that could not be written is tried again after this long."""
 
 CAPACITY, CAPACITY_CPU = 32, 4
 """Jobs that a process holds at once. A CPU gains little from more, and another machine may be idle."""
@@ -64,6 +67,15 @@ class _Held:
     @property
     def lease(self) -> LeaseRef:
         return self.job.lease
+
+
+class _Unwritten(NamedTuple):
+    """The end of a held job, which could not be written; when to try again."""
+
+    held: _Held
+    write: Callable[[], bool | None]
+    keep_state: bool
+    again_at: float
 
 
 def error_kind(error: BaseException) -> tuple[str, str]:
@@ -99,6 +111,7 @@ class EngineProcess:
         self._store, self._artifacts, self._settings = store, artifacts, settings
         self._clock = clock
         self._held: dict[str, _Held] = {}
+        self._unwritten: dict[str, _Unwritten] = {}
         self._look_at = 0.0
         self._drain_until: float | None = None
         self._models: tuple[str, ...] = ()
@@ -113,6 +126,7 @@ class EngineProcess:
                 self._listen()
                 self._claim()
                 self._tick()
+                self._write_again()
                 self._save()
                 if self._drain_until is not None and self._clock() > self._drain_until:
                     self._release()
@@ -125,7 +139,9 @@ class EngineProcess:
     # --- what the supervisor says -------------------------------------------------------------------------------------
 
     def _listen(self) -> None:
-        idle = 0.0 if self._held else max(0.0, min(IDLE_SECONDS, self._look_at - self._clock()))
+        idle = max(0.0, min(IDLE_SECONDS, self._look_at - self._clock()))
+        if self._held:
+            idle = AGAIN_SECONDS / 4 if self._held.keys() <= self._unwritten.keys() else 0.0
         for message in self._channel.receive(idle):
             match message["do"]:
                 case "claim":
@@ -302,23 +318,33 @@ class EngineProcess:
             self._end(held, lambda held=held: self._store.release(held.lease), keep_state=True)  # type: ignore[misc]
 
     def _end(self, held: _Held, write: Callable[[], bool | None], *, keep_state: bool = False) -> None:
-        """Write a job's end down. If its lease is lost, or the store away, its end is no longer ours to write."""
+        """Write a job's end down; again and again where the store is away, until the lease is lost: then its end is no
+        longer ours to write, and the supervisor gives the job back.
+        """
         try:
             keep_state = write() or keep_state
         except StaleLease:
             self._forget(held, "lost")
             return
         except Unreachable as error:
-            _log.error("end not written, the lease will run out", job=held.job.id, error=error.message)
-            self._forget(held, "lost")
+            _log.error("end not written yet", job=held.job.id, error=error.message)
+            self._alive()
+            self._unwritten[held.job.id] = _Unwritten(held, write, keep_state, self._clock() + AGAIN_SECONDS)
             return
         if not keep_state:
             self._artifacts.forget(held.job.id)
         self._forget(held, "ended")
 
+    def _write_again(self) -> None:
+        for late in tuple(self._unwritten.values()):
+            if self._clock() >= late.again_at:
+                self._alive()
+                self._end(late.held, late.write, keep_state=late.keep_state)
+
     def _forget(self, held: _Held, how: str) -> None:
         self._engine.cancel(held.job.id)
         self._held.pop(held.job.id, None)
+        self._unwritten.pop(held.job.id, None)
         self._artifacts.drop_preview(held.lease)
         self._look_at = 0.0
         self._channel.send({"is": how, "id": held.job.id, "epoch": held.job.epoch})

@@ -92,7 +92,8 @@ class Supervisor:
         self._lapsed: dict[LeaseRef, float] = {}
         self._probing = False
         self._over = threading.Event()
-        self._guard = threading.Thread(target=self._guard_leases, name="leases", daemon=True)
+        beside = {"leases": self._guard_leases, "returns": self._return_leases}
+        self._beside = [threading.Thread(target=work, name=name, daemon=True) for name, work in beside.items()]
         self._state = ""
         self._dead: list[tuple[str, list[str], str]] = []
 
@@ -103,12 +104,12 @@ class Supervisor:
             engine.spawn()
         self._receiver.start()
         self._house.start()
-        self._guard.start()
+        for thread in self._beside:
+            thread.start()
         try:
             while self._drain_until is None or self._alive():
                 self._listen(0.1)
                 self._duty(self._lifeline)
-                self._duty(self._give_back)
                 self._duty(self._bury)
                 if self._watch.due():
                     self._duty(self._cancel)
@@ -120,6 +121,7 @@ class Supervisor:
                     self._duty(self._hear)
                 self._duty(self._tell_how)
                 self._draining()
+            self._duty(self._give_back)
             self._duty(self._bury)
             self._duty(self._charge)
         finally:
@@ -194,16 +196,24 @@ class Supervisor:
             here = [engine for engine in self._engines if engine.spawn_at == 0.0]  # only the loop asks who has ended
             late = {lease: engine for engine in here for lease in engine.overdue()}
             for lease in late.keys() - told:
-                self._orphans[lease] = None
                 late[lease].tell({"do": "abandon", "id": lease.id, "epoch": lease.epoch})
+                self._orphans[lease] = None
             told = set(late)
+
+    def _return_leases(self) -> None:
+        """A thread, so that it waits for the store and for nothing else: whoever sees these leases lapsed blames their
+        jobs `MOMENT_SECONDS` after the store can be written again, and the loop may have other duties until then.
+        """
+        while not self._over.wait(0.1):
+            if self._orphans:
+                self._duty(self._give_back)
 
     def _give_back(self) -> None:
         """Jobs whose leases could not be renewed are anybody's once the store answers again; nobody is to blame."""
         for lease in tuple(self._orphans):
             with contextlib.suppress(StaleLease):  # somebody took it, or its end had been written after all
                 self._store.release(lease)
-            self._orphans.pop(lease)
+            self._orphans.pop(lease, None)
 
     def _write(self, engine: EngineHandle, write: Callable[[], None]) -> None:
         try:

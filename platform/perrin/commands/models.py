@@ -193,13 +193,18 @@ def calibrate(
 def add(
     folder: Annotated[
         Path,
-        typer.Argument(help="A folder with card.yaml and the files it names.", metavar="FOLDER", show_default=False),
+        typer.Argument(
+            help="A folder with card.yaml and the files it names, or a weight file that a modality can read.",
+            metavar="FOLDER",
+            show_default=False,
+        ),
     ],
 ) -> None:
     """Copy a model into PERRIN_HOME, its files checked against its card."""
     from perrin.models import add as copy
+    from perrin.models.adopting import adopt
 
-    card = copy(folder)
+    card = adopt(folder) if folder.is_file() else copy(folder)
     print(f"{card.name} added: {len(card.files)} files in {card.folder}")
 
 

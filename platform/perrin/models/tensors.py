@@ -1,8 +1,8 @@
 """Reads tensors, and nothing but tensors, from files that somebody else made. Imports torch.
 
-A safetensors file holds numbers only. A .ckpt, .pt, .pth or .bin file is a pickle, which can name any function to be
-called while it is read; torch's restricted unpickler builds tensors and plain containers and refuses the rest. Before
-that the archive itself is looked at, so that a small file cannot unpack to a large one.
+A safetensors file holds numbers only. A .ckpt, .pt, .pth, .bin or .npy file is a pickle, which can name any function
+to be called while it is read; torch's restricted unpickler builds tensors and plain containers and refuses the rest.
+Before that the archive itself is looked at, so that a small file cannot unpack to a large one.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ from perrin.errors import ModelError
 
 __all__ = ["PICKLED", "read_tensors", "tensors_in"]
 
-PICKLED = (".ckpt", ".pt", ".pth", ".bin")
-"""Endings of files that are pickles."""
+PICKLED = (".ckpt", ".pt", ".pth", ".bin", ".npy")
+"""Endings of files that are pickles; .npy since EDM and GeoLDM published theirs so."""
 
 GIB = 1 << 30
 

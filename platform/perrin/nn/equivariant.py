@@ -83,8 +83,9 @@ class _Layer(nn.Module):
     def forward(
         self, x: Tensor, h: Tensor, e: Tensor, c: Tensor, both: Tensor, reach: float
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """Vectors, features and pairs after one round of messages; ``both`` (B, N, N, 1) says which pairs exist."""
-        scale, shift = self.condition(c).unsqueeze(1).chunk(2, dim=-1)
+        """Vectors, features and pairs after one round of messages, under ``c`` (B, 1 or N, told); ``both`` (B, N, N, 1)
+        says which pairs exist."""
+        scale, shift = self.condition(c).chunk(2, dim=-1)
         told = torch.addcmul(shift, F.layer_norm(h, h.shape[-1:]).to(shift.dtype), 1 + scale)
         distance = _apart(x)
         inner = (x[:, :, None] * x[:, None]).sum(-1) / 4
@@ -119,6 +120,7 @@ class EquivariantNetwork(nn.Module):
         time_scale: times are multiplied by this before their sines are taken; 1000 for times in [0, 1].
 
     Attributes:
+        told: channels of what points are told by the time and the condition.
         recompute: forget what layers compute inside, and compute it again for the gradient.
     """
 
@@ -139,7 +141,7 @@ class EquivariantNetwork(nn.Module):
     ) -> None:
         super().__init__()
         self.reach, self.time_scale, self.recompute, self.pairs = reach, time_scale, False, pairs
-        self.recall, inputs, told = recall, 2 if recall else 1, width // 2
+        self.recall, self.told, inputs, told = recall, width // 2, 2 if recall else 1, width // 2
         self.embed = nn.Linear(inputs * features, width)
         self.embed_pair = nn.Linear(inputs * (pairs + RADIAL), pair_width)
         self.mix = nn.Linear(inputs, vectors, bias=False)
@@ -157,15 +159,17 @@ class EquivariantNetwork(nn.Module):
         mask: Tensor | None = None,
         context: Tensor | None = None,
         estimate: Geometry | None = None,
+        more: Tensor | None = None,
     ) -> Geometry:
         """One evaluation.
 
         Args:
             geometry: the state.
-            t: (B,) times.
+            t: (B,) times, or (B, N) of each point.
             mask: (B, N) True where there is a point.
             context: (B, context).
             estimate: what was last found of the clean state, where the network can ``recall``; zeros stand for none.
+            more: (B, 1 or N, width / 2), added to what each point is told by the time and the context.
 
         Returns:
             Positions' displacement with zero mean over the points that are there, features and pairs; zeros elsewhere.
@@ -174,9 +178,12 @@ class EquivariantNetwork(nn.Module):
         there = torch.ones(x.shape[:2], dtype=torch.bool, device=x.device) if mask is None else mask
         apart = ~torch.eye(x.shape[1], dtype=torch.bool, device=x.device)
         both = (there[:, :, None] & there[:, None] & apart)[..., None].to(x)
-        c = self.time(time_features(t, 256, self.time_scale).to(x.dtype))
+        times = t if t.dim() == 2 else t[:, None]
+        c = self.time(time_features(times.flatten(), 256, self.time_scale).to(x.dtype)).unflatten(0, times.shape)
         if self.context is not None and context is not None:
-            c = c + self.context(context)
+            c = c + self.context(context)[:, None]
+        if more is not None:
+            c = c + more
         begin, hidden, pair = self._begin([geometry, *([estimate] if self.recall else [])], there[..., None], both)
         vectors, c = begin, F.silu(c)
         for layer in self.layers:

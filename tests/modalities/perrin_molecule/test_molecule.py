@@ -20,7 +20,7 @@ from perrin.models import find
 from perrin_molecule.checks import Made, results
 from perrin_molecule.data import KINDS
 from perrin_molecule.face import atoms_of, modality
-from perrin_molecule.metrics import Molecule
+from perrin_molecule.metrics import Molecule, orders_by_length
 from perrin_molecule.runtime import MoleculeRuntime
 from perrin_molecule.writing import write
 
@@ -47,7 +47,7 @@ def some(generate: perrin.Generator) -> Any:
 
 def started(runtime: MoleculeRuntime, **values: Any) -> Any:
     parameters = validate(modality, {"steps": STEPS, **values}).resolved(runtime.card)
-    return runtime.start(parameters)  # type: ignore[arg-type]
+    return runtime.start(parameters, {})  # type: ignore[arg-type]
 
 
 def test_most_molecules_are_what_a_chemist_would_take(some: Any) -> None:
@@ -67,8 +67,8 @@ def test_a_formula_and_a_number_of_atoms_are_kept_to(generate: perrin.Generator)
 
 def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: MoleculeRuntime) -> None:
     """Its noise is its own, and padding never leaks: float32, so that only the order of sums differs."""
-    network = runtime._denoiser.network
-    network.fast = False  # type: ignore[attr-defined]
+    network = runtime._maker._denoiser.network  # type: ignore[attr-defined]
+    network.fast = False
     together = started(runtime, seed=5, count=4).run()
     for number in range(4):
         alone = started(runtime, seed=5 + number).run()
@@ -77,7 +77,7 @@ def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: MoleculeRuntime
         assert torch.equal(alone["kinds"][0], together["kinds"][number])
         assert torch.equal(alone["bonds"][0], together["bonds"][number])
         assert (alone["positions"][0] - together["positions"][number]).abs().max() < 1e-3
-    network.fast = True  # type: ignore[attr-defined]
+    network.fast = True
 
 
 def test_the_centre_of_mass_stays_at_the_origin(runtime: MoleculeRuntime) -> None:
@@ -90,8 +90,8 @@ def test_the_centre_of_mass_stays_at_the_origin(runtime: MoleculeRuntime) -> Non
 
 def test_noise_that_is_turned_gives_the_molecule_turned(runtime: MoleculeRuntime) -> None:
     """The whole trajectory, reflection included; the fresh noise of every row is turned as well."""
-    network = runtime._denoiser.network
-    network.fast = False  # type: ignore[attr-defined]
+    network = runtime._maker._denoiser.network  # type: ignore[attr-defined]
+    network.fast = False
     turn = torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0]
     plain, turned = started(runtime, seed=4), started(runtime, seed=4)
     draw = turned._draw
@@ -106,7 +106,7 @@ def test_noise_that_is_turned_gives_the_molecule_turned(runtime: MoleculeRuntime
     assert torch.equal(a["kinds"], b["kinds"])
     assert torch.equal(a["bonds"], b["bonds"])
     assert (a["positions"] @ turn.T - b["positions"]).abs().max() < 1e-4
-    network.fast = True  # type: ignore[attr-defined]
+    network.fast = True
 
 
 def test_a_run_that_was_saved_goes_on_to_the_same_bits(runtime: MoleculeRuntime) -> None:
@@ -218,6 +218,20 @@ def test_a_report_does_not_depend_on_where_messages_went_before(monkeypatch: pyt
         patch.setattr("sys.stderr", stream)
         assert results([methane])[0].failed == ()
     assert results([methane])[0].failed == ()
+
+
+def test_bonds_by_lengths_are_edms_of_the_same_places(generate: perrin.Generator) -> None:
+    own, table = (generate(count=3, seed=11, steps=12, bonds=bonds) for bonds in ("generated", "lengths"))
+    for a, b in zip(own, table, strict=True):
+        places = b.value.molecule.GetConformer().GetPositions()
+        np.testing.assert_array_equal(places, a.value.molecule.GetConformer().GetPositions())
+        elements = [atom.GetSymbol() for atom in b.value.molecule.GetAtoms()]
+        orders = orders_by_length(torch.tensor(places), torch.tensor(["HCNOF".index(e) for e in elements]))
+        plain = Chem.Mol(b.value.molecule)
+        if b.value.valid:
+            Chem.Kekulize(plain, clearAromaticFlags=True)
+        assert int(orders.sum()) == 2 * sum(bond.GetBondTypeAsDouble() for bond in plain.GetBonds())
+        assert not any(atom.GetFormalCharge() for atom in plain.GetAtoms())
 
 
 def test_atoms_in_one_place_or_nowhere_are_degenerate(runtime: MoleculeRuntime) -> None:

@@ -9,12 +9,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from safetensors.torch import load
 
+from perrin.diffusion import process
 from perrin.diffusion.state import Fields
+from perrin.errors import ModelError
+from perrin.models import ModelCard, find
+from perrin.models.card import write_card
 from perrin_molecule import data, metrics
+from perrin_molecule.completing import CompletingTask
 from perrin_molecule.data import KINDS, pairs_of, parse
 from perrin_molecule.metrics import Molecule, interval, report, smiles_of, stable, stable_by_length, to_rdkit
 from perrin_molecule.network import MoleculeNetwork
+from perrin_molecule.runtime import MoleculeRuntime
 from perrin_molecule.sampling import generate
 from perrin_molecule.training import MoleculeTask, load_network
 
@@ -222,10 +229,10 @@ def test_a_whole_molecule_turns_with_what_it_sees_and_with_its_estimate(network:
 
 
 def test_samples_have_the_sizes_asked_for_and_no_drift(network: MoleculeNetwork) -> None:
-    noise = {"kinds": torch.full((len(KINDS),), 1 / len(KINDS)), "bonds": torch.full((4,), 0.25)}
-    sizes = torch.tensor([7, 3, 9, 4])
-    made = generate(network, sizes, 2, 1.4, noise=noise, generator=torch.Generator().manual_seed(0), steps=4)
-    assert [len(m.kinds) for m in made] == sizes.tolist()
+    noise = {"kinds": [1 / len(KINDS)] * len(KINDS), "bonds": [0.25] * 4}
+    sizes = [7, 3, 9, 4]
+    made = generate(network, process.from_config({"kind": "flow"}), sizes, noise, 1.4, steps=4)
+    assert [len(m.kinds) for m in made] == sizes
     for m in made:
         assert m.positions.mean(0).abs().max() < 1e-5
         assert len(m.bonds) == len(m.kinds) * (len(m.kinds) - 1) // 2
@@ -276,3 +283,45 @@ def test_properties_are_told_with_whether_they_are_known(pack: Path, tmp_path: P
     torch.testing.assert_close(found, torch.tensor([[1.0, 0, 0, 1, 0, 1]]))
     share = torch.cat([task.batch(64, np.random.default_rng(k)).told for k in range(30)]).float().mean()
     assert abs(float(share) - 1 / 3) < 0.03
+
+
+def test_what_completes_begins_as_the_model_is_and_becomes_a_model_that_completes(pack: Path, tmp_path: Path) -> None:
+    """Before the first step the loss is the model's own; a step changes nothing but what is added."""
+    folders = {"data": tmp_path / "data", "out": tmp_path / "out", "model": tmp_path}
+    (folders["data"] / "molecule").mkdir(parents=True)
+    folders["out"].mkdir()
+    pack.rename(folders["data"] / "molecule" / "qm9.safetensors")
+    base = find("qm9", "molecule")
+    network = {k: v for k, v in base.architecture["molecule"].items() if k != "kind"}
+    old = MoleculeTask({"network": network, "buckets": [9]}, {}, folders)
+    old.network.load_state_dict({k: v.float() for k, v in load(base.read("molecule.safetensors")).items()})
+    new = CompletingTask({"buckets": [9], "fixed_share": 0.0}, {}, folders)
+    for task in (old, new):
+        task.prepare(lambda *_: None)
+    batch = new.batch(4, np.random.default_rng(0))
+    assert batch.fixed is None
+    first = new.loss(new.network, batch, torch.Generator().manual_seed(0))[0]
+    assert float(first.detach()) == float(
+        old.loss(old.network, batch.batch, torch.Generator().manual_seed(0))[0].detach()
+    )
+
+    new.options["fixed_share"] = 1.0
+    batch = new.batch(4, np.random.default_rng(0))
+    optimizer = torch.optim.Adam([p for p in new.network.parameters() if p.requires_grad], 3e-3)
+    losses = []
+    for _ in range(6):
+        value, _ = new.loss(new.network, batch, torch.Generator().manual_seed(1))
+        optimizer.zero_grad()
+        value.backward()
+        optimizer.step()
+        losses.append(float(value.detach()))
+    assert losses[-1] < losses[0]
+    model = tmp_path / "model"
+    model.mkdir()
+    values = {"name": "mine", "modality": "molecule", "title": "Mine", "licence": "none", "defaults": base.defaults}
+    card = write_card(ModelCard.model_validate({**values, **new.publish(new.network, model)}), model)
+    assert card.files["molecule.safetensors"] == base.files["molecule.safetensors"]
+    assert MoleculeRuntime.load(card, "cpu")
+    broken = card.model_copy(update={"files": {**card.files, "completion.safetensors": "0" * 64}})
+    with pytest.raises(ModelError, match=r"completion.safetensors is not the file"):
+        MoleculeRuntime.load(broken, "cpu")

@@ -1,0 +1,59 @@
+"""A molecule made around a fragment through the page, and turned in space: what a chemist sees."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+
+FURAN = """furan
+  Perrin            3D
+
+  5  5  0  0  0  0  0  0  0  0999 V2000
+    0.5849   -0.8407    0.0945 C   0  0
+   -0.8043   -0.6352   -0.0867 C   0  0
+   -0.9854    0.7271   -0.1425 C   0  0
+    0.2035    1.3697   -0.0073 O   0  0
+    1.1544    0.4107    0.1365 C   0  0
+  1  2  1  0
+  2  3  2  0
+  3  4  1  0
+  4  5  1  0
+  5  1  2  0
+M  END
+$$$$
+"""
+
+
+def test_a_fragment_is_completed_and_can_be_turned(
+    visit: Callable[[str], Any], perrin_up: Callable[..., AbstractContextManager[str]], tmp_path: Path
+) -> None:
+    (tmp_path / "furan.sdf").write_text(FURAN)
+    with perrin_up(tmp_path / "home") as address:
+        page = visit(address)
+        page.open("")
+        page.press("Molecule")
+        page.see("What it should be like")
+        page.until(
+            "the group to open",
+            lambda: (
+                next(e for e in page.driver.find_elements(By.TAG_NAME, "summary") if "should be" in e.text).click()
+                or True
+            ),
+        )
+        field = page.until("the file", lambda: page.driver.find_element(By.CSS_SELECTOR, "input[type=file]"))
+        field.send_keys(str(tmp_path / "furan.sdf"))
+        page.see("furan.sdf")
+        page.press("Generate")
+        said = page.see("made by", seconds=400)
+        assert "stable" in said
+        script = "const c = document.querySelector('.js-plotly-plot canvas'); return c ? [c.width, c.height] : null"
+        assert min(page.until("a picture in space", lambda: page.driver.execute_script(script))) > 100
+        page.driver.execute_script("document.querySelector('.js-plotly-plot').scrollIntoView({block: 'center'})")
+        page.keep("molecule")
