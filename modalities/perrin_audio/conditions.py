@@ -10,7 +10,7 @@ from torch import Tensor
 
 from perrin.nn.text import Text, text_encoder
 from perrin.nn.transformer import time_features
-from perrin_audio.notes import read_caption
+from perrin_audio.notes import spoken
 
 __all__ = ["CONTEXT", "Told", "encode", "start_token"]
 
@@ -49,7 +49,7 @@ class Told(NamedTuple):
     @classmethod
     def of(cls, captions: Sequence[str], device: str = "cpu") -> Told:
         """Captions with their notes in them, as people write them; without a start yet."""
-        read = [read_caption(caption) for caption in captions]
+        read = [spoken(caption) for caption in captions]
         text = encode([caption.text for caption in read], device)
         return cls(text.tokens, text.mask, torch.tensor([caption.note for caption in read], device=device))
 

@@ -9,7 +9,7 @@ import math
 import re
 from typing import NamedTuple
 
-__all__ = ["NO_NOTE", "Caption", "cents", "frequency", "name_of", "number_of", "read_caption"]
+__all__ = ["NO_NOTE", "Caption", "cents", "frequency", "name_of", "number_of", "read_caption", "spoken"]
 
 NO_NOTE = 128
 """Stands for no note, after the 128 that MIDI has."""
@@ -58,6 +58,17 @@ class Caption(NamedTuple):
 
     text: str
     note: int
+
+
+_FORMS = re.compile(r"\b(?:short|held|scale|arpeggio|trill|repeated|octaves)\b")
+
+
+def spoken(caption: str) -> Caption:
+    """`read_caption`, as the model has learnt to read: a note that is neither short nor part of a phrase is held."""
+    read = read_caption(caption)
+    if read.note == NO_NOTE or _FORMS.search(read.text):
+        return read
+    return read._replace(text=", ".join(part for part in (read.text, "held") if part))
 
 
 def read_caption(caption: str) -> Caption:

@@ -156,7 +156,7 @@ def notes(program: int, note: int) -> Sequence[Score]:
 
 
 def _note(program: int, note: int, word: str, length: str, start: float = 0.0) -> Score:
-    caption = f"{INSTRUMENTS[program]}, {word}" + (", short" if length == "short" else "")
+    caption = f"{INSTRUMENTS[program]}, {word}, {length}"
     keys = (Played(note, 0.0, LENGTHS[length]),)
     return Score("later" if start else "note", program, keys, STRENGTHS[word], caption, note, start)
 

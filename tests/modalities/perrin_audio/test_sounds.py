@@ -18,7 +18,7 @@ from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
 from perrin_audio.mel import Mel
 from perrin_audio.metrics.distances import log_spectral_distance
-from perrin_audio.notes import NO_NOTE, cents, frequency, name_of, number_of, read_caption
+from perrin_audio.notes import NO_NOTE, cents, frequency, name_of, number_of, read_caption, spoken
 from perrin_audio.reading import read_sound
 from perrin_audio.vocoder import Vocoder
 from perrin_audio.windows import Windows, layout_of
@@ -70,6 +70,14 @@ def test_notes_as_people_write_them() -> None:
 )
 def test_a_caption_has_a_text_and_a_note(caption: str, text: str, note: int) -> None:
     assert read_caption(caption) == (text, note)
+
+
+def test_a_note_of_which_no_length_is_said_is_held() -> None:
+    assert spoken("violin, note A4, loud") == ("violin, loud, held", 69)
+    assert spoken("violin, note A4, short").text == "violin, short"
+    assert spoken("A4") == ("held", 69)
+    assert spoken("marimba, arpeggio from C4").text == "marimba, arpeggio"
+    assert spoken("bass drum, klub").text == "bass drum, klub"
 
 
 # --- spectrograms -----------------------------------------------------------------------------------------------------
