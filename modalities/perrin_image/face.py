@@ -16,7 +16,7 @@ from perrin.models.card import CALIBRATED
 from perrin_image.adapters import MOST, check_base, reader_of, resolved_lora, written
 from perrin_image.classes import class_of
 from perrin_image.prompts import read_prompt
-from perrin_image.sizes import Size, channels_of, layout_of, read_size, size_of
+from perrin_image.sizes import Size, channels_of, layout_of, pair, read_size, size_of
 
 __all__ = ["ImageParameters", "modality", "no_transparency"]
 
@@ -188,8 +188,9 @@ class ImageParameters(Parameters):
         result = super(ImageParameters, self._begun(card)._between()._beside(card)).resolved(card)
         sizes = [size_of(*side) for side in card.sizes]
         size = result.size or sizes[0]
-        if size not in sizes:
-            raise InvalidInput("size", size, f"one of {', '.join(map(str, sizes))} for model {card.name}")
+        if size not in sizes and not _multiple(size, card.multiple):
+            other = f", or sides that are multiples of {card.multiple}" if card.multiple else ""
+            raise InvalidInput("size", size, f"one of {', '.join(map(str, sizes))}{other} for model {card.name}")
         layout = layout_of(card, size)
         if layout.factor > 1:
             find(card.upscaler, "image")
@@ -289,6 +290,11 @@ class ImageParameters(Parameters):
         if self.sampler is None and (painting or strength < 1):
             changes |= {"sampler": card.defaults.get("sampler"), "steps": self.steps or card.defaults.get("steps")}
         return self.model_copy(update=changes)
+
+
+def _multiple(size: Size, step: int) -> bool:
+    """Whether both sides are multiples of ``step``; of 0 nothing is."""
+    return step > 0 and all(side % step == 0 and side >= 8 * step for side in pair(size))
 
 
 def no_transparency(format: Format) -> InvalidInput:

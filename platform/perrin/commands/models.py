@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from perrin.errors import InvalidInput
 
 if TYPE_CHECKING:
     from perrin.models import ModelCard
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 Name = Annotated[str, typer.Argument(help="The model's name.", metavar="NAME", show_default=False)]
+
+DTYPES = ("float32", "float16", "bfloat16")
 
 models = typer.Typer(help="The models of this installation.", add_completion=False, rich_markup_mode="rich")
 
@@ -150,7 +155,7 @@ def calibrate(
     from rich.table import Table
 
     from perrin import plugins
-    from perrin.errors import InvalidInput, NotInstalled
+    from perrin.errors import NotInstalled
     from perrin.local import device_of
     from perrin.models import find
     from perrin.models.plans import CALIBRATED, save_plan
@@ -191,16 +196,70 @@ def calibrate(
 
 @models.command()
 def add(
-    folder: Annotated[
-        Path,
-        typer.Argument(help="A folder with card.yaml and the files it names.", metavar="FOLDER", show_default=False),
+    source: Annotated[
+        str,
+        typer.Argument(
+            help="A folder with card.yaml; or somebody else's checkpoint: a folder as diffusers saves it, a file of "
+            "weights, or its id on the hub, owner/name.",
+            metavar="PATH",
+            show_default=False,
+        ),
     ],
+    name: Annotated[str | None, typer.Option(help="What to call it. Default: as its file or folder is called.")] = None,
+    accept: Annotated[bool, typer.Option("--accept-licence", help="Accept the licence that is shown.")] = False,
+    licence: Annotated[str | None, typer.Option(help="Its licence, where no file of it says.")] = None,
+    base: Annotated[str | None, typer.Option(help="Of an adapter: the model that it belongs to.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of a control network: edge, scribble, depth or picture.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Where a part lies that it lacks.", metavar="PART=FOLDER")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Of its weights, such as fp16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Store its numbers as float32, float16 or bfloat16.")] = None,
 ) -> None:
-    """Copy a model into PERRIN_HOME, its files checked against its card."""
+    """Copy a model into PERRIN_HOME, its files checked: one of Perrin's, or somebody else's checkpoint."""
+    from perrin.errors import ModelError
     from perrin.models import add as copy
+    from perrin.models.card import CARD
+    from perrin.models.checkpoints import Options, look, take_in
+    from perrin.models.checkpoints.hub import fetched, is_hub_id
+    from perrin.settings import Settings
 
-    card = copy(folder)
+    path = Path(source).expanduser()
+    if (path / CARD).is_file():
+        card = copy(path)
+        print(f"{card.name} added: {len(card.files)} files in {card.folder}")
+        return
+    if is_hub_id(source):
+        path, name = fetched(source, variant), name or source.rpartition("/")[2]
+    if not path.exists():
+        raise ModelError(f"{source} is not there: wanted a folder, a file of weights, or an id such as owner/name")
+    options = Options(name, variant, _one_of("dtype", dtype, DTYPES), _parts(part), base, kind, licence)
+    settings = Settings()
+    found = look(path, options, settings)
+    print(f"{path.name}: {found.title}, {found.bytes / 2**20:.1f} MiB. Licence: {found.card.licence}")
+    if not (accept or (sys.stdin.isatty() and typer.confirm("Do you accept it?"))):
+        raise InvalidInput(
+            "accept-licence", False, "--accept-licence, which says that you may use it under its licence"
+        )
+    card = take_in(found, settings)
     print(f"{card.name} added: {len(card.files)} files in {card.folder}")
+
+
+def _one_of(field: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    if value is not None and value not in known:
+        raise InvalidInput(field, value, f"one of {', '.join(known)}")
+    return value
+
+
+def _parts(given: list[str] | None) -> dict[str, Path]:
+    found = {}
+    for text in given or ():
+        name, _, where = text.partition("=")
+        folder = Path(where).expanduser()
+        if not where or not folder.exists():
+            raise InvalidInput("part", text, "PART=FOLDER, a part's name and where it lies, such as vae=my-vae")
+        found[name] = folder
+    return found
 
 
 @models.command()
