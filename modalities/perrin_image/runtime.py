@@ -123,6 +123,9 @@ class ImageRuntime:
         if canvas is not None and latent is not None and canvas.keeps:
             kept = canvas.kept(layout, self._codec.factor).to(self.device)
             guidance = d.guidance.constrained(guidance, latent, kept)
+        bound = 0.0 if self.card.checkpoint is None else self.card.checkpoint.options.get("clip", 0.0)
+        if bound:
+            guidance = d.guidance.clipped(guidance, bound, along=p.sampler == "ddpm")
         wide, high = (side // self._codec.factor for side in layout.sampled)
         shape = (self._codec.latent, high, wide)
         seeds = [int(p.item(number)["seed"]) for number in range(p.count)]

@@ -127,6 +127,8 @@ def card_of(found: Pipeline, path: Path, options: Options) -> ModelCard:
     describe = plugins.load_object("perrin.models.checkpoints.describing:described")
     more = describe(found, path.name)
     weights = {name: part for name, part in found.parts.items() if part.kind}
+    if family.name == "ddpm" and found.scheduler.get("clip_sample", True):
+        more["options"]["clip"] = float(found.scheduler.get("clip_sample_range") or 1.0)
     stored = {part.precision for name, part in weights.items() if part.precision}
     network = weights[family.network].precision or "float32"
     defaults = {**family.defaults, "sampler": schedule.sampler, **more.pop("defaults", {})}

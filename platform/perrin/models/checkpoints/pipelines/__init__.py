@@ -10,6 +10,10 @@ from perrin.errors import ModelError
 from perrin.models.card import ModelCard
 from perrin.models.checkpoints.pipelines.base import Pipeline
 from perrin.models.checkpoints.pipelines.sd import StableDiffusion, StableDiffusionXL
+from perrin.models.checkpoints.pipelines.sounds import AudioLDM2, StableAudio
+from perrin.models.checkpoints.pipelines.transformers import Flux, PixArt, StableDiffusion3
+from perrin.models.checkpoints.pipelines.videos import LTX, AnimateDiff, CogVideoX, Wan
+from perrin.models.checkpoints.pipelines.wordless import DiT, Unconditional
 
 __all__ = ["PIPELINES", "Pipeline", "load_pipeline"]
 
@@ -17,6 +21,17 @@ PIPELINES: dict[str, type[Pipeline]] = {
     "sd": StableDiffusion,
     "sdxl": StableDiffusionXL,
     "sdxl-refiner": StableDiffusionXL,
+    "sd3": StableDiffusion3,
+    "flux": Flux,
+    "pixart": PixArt,
+    "dit": DiT,
+    "ddpm": Unconditional,
+    "animatediff": AnimateDiff,
+    "cogvideox": CogVideoX,
+    "wan": Wan,
+    "ltx": LTX,
+    "audioldm2": AudioLDM2,
+    "stable-audio": StableAudio,
 }
 
 
