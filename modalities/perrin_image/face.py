@@ -294,7 +294,7 @@ class ImageParameters(Parameters):
 
 def _multiple(size: Size, step: int) -> bool:
     """Whether both sides are multiples of ``step``; of 0 nothing is."""
-    return step > 0 and all(side % step == 0 and side >= 8 * step for side in pair(size))
+    return step > 0 and all(side % step == 0 for side in pair(size))
 
 
 def no_transparency(format: Format) -> InvalidInput:

@@ -124,6 +124,9 @@ def name_of(path: Path, options: Options) -> str:
 def card_of(found: Pipeline, path: Path, options: Options) -> ModelCard:
     """The card of a whole pipeline."""
     family, schedule = found.family, schedule_of(found.scheduler, path.name)
+    grid = dict(schedule.grid)
+    if family.name in ("flux", "ltx") and grid.get("kind") == "flow":  # their pipelines give the times themselves
+        grid = {"kind": "shifted", "shift": grid["shift"]}
     describe = plugins.load_object("perrin.models.checkpoints.describing:described")
     more = describe(found, path.name)
     weights = {name: part for name, part in found.parts.items() if part.kind}
@@ -140,7 +143,7 @@ def card_of(found: Pipeline, path: Path, options: Options) -> ModelCard:
         summary=f"{family.title}, added from a checkpoint.",
         licence=licence or "not stated",
         process=schedule.process,
-        grid=schedule.grid,
+        grid=grid,
         prediction=schedule.prediction,
         multiple=family.multiple,
         defaults=defaults,
