@@ -10,6 +10,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -18,12 +19,19 @@ from perrin.diffusion import Denoiser
 from perrin.diffusion.process import Process
 from perrin.inputs import InputFile
 from perrin.models import ModelCard
+from perrin.models.checkpoints.loading import load_part
 from perrin.models.checkpoints.pipelines import load_pipeline
 from perrin.models.checkpoints.pipelines.pictures import Pictures
 from perrin.nn.circular import circular
+from perrin.nn.lora import PREFIX, Adapted
+from perrin.training.adapters import Adapter, read_adapter, stack
+from perrin_image.adapters import LORA, card_of, weights_of
 from perrin_image.beside import Condition, Told
+from perrin_image.control import read_control
 from perrin_image.face import ImageParameters
-from perrin_image.pictures import CHANNELS
+from perrin_image.painting import Canvas
+from perrin_image.pictures import CHANNELS, over
+from perrin_image.reading import read_picture
 from perrin_image.sizes import Layout
 
 __all__ = ["BesideCheckpoint", "Coded"]
@@ -70,6 +78,29 @@ def _whole(x: Tensor) -> Tensor:
     return x if x.shape[1] == CHANNELS else torch.cat([x, torch.ones_like(x[:, :1])], dim=1)
 
 
+class Controlled(nn.Module):
+    """The network of a checkpoint with what a control network adds to its blocks."""
+
+    fills = Adapted.fills
+
+    def __init__(self, adapted: Adapted, side: nn.Module) -> None:
+        super().__init__()
+        self._adapted, self._side = adapted, side
+
+    def forward(self, x: Tensor, t: Tensor, control: Tensor, strength: Tensor, **condition: Any) -> Any:
+        """One evaluation; ``strength`` (1 or B,) scales what the control adds."""
+        kind = next(self._side.parameters()).dtype
+        heard: dict[str, Any] = {}
+        if "sizes" in condition:
+            heard = {"text_embeds": condition["pooled"].to(kind), "time_ids": condition["sizes"].to(kind)}
+        down, mid = self._side(
+            x.to(kind), t, encoder_hidden_states=condition["context"].to(kind), controlnet_cond=control.to(kind),
+            added_cond_kwargs=heard or None, return_dict=False,
+        )  # fmt: skip
+        scale = strength.to(kind).view(-1, 1, 1, 1)
+        return self._adapted(x, t, down=[part * scale for part in down], mid=mid * scale, **condition)
+
+
 class BesideCheckpoint:
     """The network of a checkpoint, alone or with an adapter beside it; as `perrin_image.beside.Beside`.
 
@@ -94,19 +125,64 @@ class BesideCheckpoint:
     def told(self, p: ImageParameters, card: ModelCard, inputs: Mapping[str, InputFile], layout: Layout) -> Told:
         """As of `perrin_image.beside.Beside`."""
         width, height = layout.sampled
-        return Told(self.denoiser, self._pipeline.about(width, height, cast(float, p.guidance)), None)
+        more = self._pipeline.about(width, height, cast(float, p.guidance))
+        denoiser = self.denoiser
+        for kind in p.control:
+            adapter = card_of("control_model", cast(str, p.control_model), card)
+            denoiser = self._once("side", adapter, self._side)
+            more["control"] = _seen(kind, inputs[f"control.{kind}"], width, height).to(self._pipeline.device)
+            strength = torch.tensor([p.control_strength], dtype=torch.float32, device=self._pipeline.device)
+            more["strength"] = strength
+        if p.lora:
+            more |= self._lora(p)[""]
+        return Told(denoiser, more, None)
 
     def spoken(self, texts: Sequence[str], told: Told, p: ImageParameters) -> list[Condition]:
-        """As of `perrin_image.beside.Beside`."""
-        return [{**words, **told.more} for words in self._pipeline.words(texts)]
+        """As of `perrin_image.beside.Beside`; what is steered away from sees the control too."""
+        encoders = {name: found for name, found in self._lora(p).items() if name and found} if p.lora else {}
+        made = self._pipeline.words(texts, encoders, " ".join(p.lora) if encoders else "")
+        return [{**words, **told.more} for words in made]
 
     def scale(self, guidance: float) -> float:
-        """As of `perrin_image.beside.Beside`: 1 where the network itself is told the scale."""
-        return 1.0 if self._pipeline.embeds_guidance else guidance
+        """As of `perrin_image.beside.Beside`: 1 where the network answers guided."""
+        return 1.0 if self._pipeline.guides_itself else guidance
 
     def tokens(self, sides: tuple[int, int]) -> int:
         """As of `perrin_image.beside.Beside`."""
         return self._pipeline.tokens(*sides)
+
+    def around(self, told: Told, canvas: Canvas | None, layout: Layout, codec: Coded) -> Told:
+        """What a network that paints inside a mask is told of the picture around; of none, that all is free."""
+        if not getattr(self._pipeline, "paints_inside", False):
+            return told
+        width, height = layout.sampled
+        if canvas is None:
+            picture, kept = torch.zeros(1, 4, height, width), torch.zeros(1, 1, height, width)
+        else:
+            picture, kept = canvas.sampled(layout), canvas.kept(layout)
+        held = codec.encode(picture * (kept > 0.5)).to(self._pipeline.device)
+        paint = F.interpolate(1 - (kept > 0.5).float(), held.shape[2:]).to(held)
+        return told._replace(more={**told.more, "inside": torch.cat([paint, held], 1)})
+
+    def _lora(self, p: ImageParameters) -> dict[str, dict[str, Tensor]]:
+        """The adapters of a request as conditions of the network (under '') and of each encoder.
+
+        Raises:
+            ModelError: a file is broken, or of another network.
+        """
+        read = [(self._once("lora", lora.card, _read), lora.weight) for lora in weights_of(p.lora, self._card)]
+        found: dict[str, dict[str, Tensor]] = {"": {}}
+        for name, halves in stack(read).layers.items():
+            part, _, layer = name.partition(".")
+            part, layer = (part, layer) if part.startswith("text_encoder") else ("", name)
+            for role, tensor in zip(("down", "up"), halves, strict=True):
+                made = tensor[None].to(self._pipeline.device)
+                found.setdefault(part, {})[f"{PREFIX}{layer}.{role}"] = made
+        return found
+
+    def _side(self, card: ModelCard) -> Denoiser:
+        side = load_part(card, "control", self._pipeline.device, self._pipeline.dtype)
+        return Denoiser(Controlled(self._pipeline.network, side), **self._options)
 
     def _once(self, kind: str, card: ModelCard, make: Callable[[ModelCard], Kept]) -> Kept:
         key = (kind, card.sha256)
@@ -117,3 +193,15 @@ class BesideCheckpoint:
         self._kept.move_to_end(key)
         found: Kept = self._kept[key]
         return found
+
+
+def _read(card: ModelCard) -> Adapter:
+    return read_adapter(card.read(LORA), f"{card.name}: {LORA}")
+
+
+def _seen(kind: str, file: InputFile, width: int, height: int) -> Tensor:
+    """(1, 3, height, width), 0 to 1: a control as control networks see it."""
+    if kind == "picture":
+        picture = over(read_picture(f"control.{kind}", file, width, height), "white").astype(np.float32) / 255
+        return torch.from_numpy(picture).permute(2, 0, 1)[None]
+    return torch.from_numpy(read_control(kind, file, width, height))[None, None].expand(1, 3, -1, -1)

@@ -111,13 +111,13 @@ class ImageParameters(Parameters):
         description="How far towards morph and seed_to all items are. Left out: evenly from 0 to 1; one alone, half.",
     )
 
-    control: dict[Literal["edge", "scribble", "depth"], Annotated[str, Input("image/*")]] = Field(
+    control: dict[Literal["edge", "scribble", "depth", "picture"], Annotated[str, Input("image/*")]] = Field(
         {},
         max_length=1,
         title="Control",
         json_schema_extra=BESIDE,
         description="A picture that says where things are: lines, white on black or black on white, or depth. Of an "
-        "ordinary picture given as edge the edges are found first. Fitted like the image.",
+        "ordinary picture given as edge the edges are found first; a picture is given as it is. Fitted like the image.",
     )
     control_strength: float | None = Field(
         None,

@@ -113,10 +113,12 @@ class ImageRuntime:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         layout = layout_of(self.card, p.size)
         canvas = canvas_of(p, inputs, layout, self._clear)
-        grid = grid_of(self.card, self._process, p.steps, self._beside.tokens(layout.sampled))
+        grid = grid_of(self.card, self._process, p.steps, self._beside.tokens(layout.sampled), p.sampler)
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas.sampled(layout))
         told = self._beside.told(p, self.card, inputs, layout)
+        if isinstance(self._beside, BesideCheckpoint) and isinstance(self._codec, Coded):
+            told = self._beside.around(told, canvas, layout, self._codec)
         if p.seamless and not self.card.sheet:
             told = told._replace(denoiser=self._ring)
         condition, guidance = self._guidance(p, told)

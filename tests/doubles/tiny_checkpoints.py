@@ -53,10 +53,10 @@ def t5_tokenizer(length: int = 16) -> Any:
     return transformers.T5Tokenizer(vocab=pieces, extra_ids=0, model_max_length=length)
 
 
-def clip(width: int = 32, projected: bool = False, **more: Any) -> Any:
+def clip(width: int = 32, projected: bool = False, heads: int = 2, **more: Any) -> Any:
     transformers = importlib.import_module("transformers")
     config = transformers.CLIPTextConfig(
-        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=2, vocab_size=200,
+        hidden_size=width, intermediate_size=2 * width, num_hidden_layers=2, num_attention_heads=heads, vocab_size=200,
         max_position_embeddings=16, projection_dim=width, bos_token_id=0, eos_token_id=2, pad_token_id=1, **more,
     )  # fmt: skip
     kind = transformers.CLIPTextModelWithProjection if projected else transformers.CLIPTextModel

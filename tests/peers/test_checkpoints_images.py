@@ -6,16 +6,22 @@ Both get the same starting state. Theirs is given as ``latents``, which their sc
 from __future__ import annotations
 
 import importlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import single_files
 import tiny_checkpoints as tiny
 import torch
+from PIL import Image
+from safetensors.torch import save_file
 from torch import Tensor
 
 from perrin import plugins
+from perrin.errors import ModelError
 from perrin.inputs import InputFile
 from perrin.modality import validate
 from perrin.models import ModelCard
@@ -37,7 +43,7 @@ class Ours:
         self.runtime: Any = plugins.runtime(self.face).load(self.card, "cpu")
 
     def start(self, inputs: dict[str, InputFile] | None = None, **asked: Any) -> Any:
-        given = {name: name for name in inputs or {}}
+        given = dict.fromkeys(inputs or {}, "0" * 32)
         values = {"model": self.card.name, "seed": 3, "steps": 6, "size": 32, **given, **asked}
         self.parameters: Any = validate(self.face, values).resolved(self.card)
         return self.runtime.start(self.parameters, inputs or {})
@@ -227,3 +233,174 @@ def test_latent_consistency(home: Path, tmp_path: Path, monkeypatch: pytest.Monk
             output_type="latent",
         ).images  # fmt: skip
     agree(run.run(), theirs, "latents")
+
+
+def picture(width: int = 32, height: int = 32, seed: int = 0) -> InputFile:
+    """Coloured noise as a PNG: nothing in it is white paper."""
+    numbers = np.random.default_rng(seed).integers(0, 250, (height, width, 3), np.uint8)
+    return _png(numbers)
+
+
+def _png(numbers: Any) -> InputFile:
+    stream = io.BytesIO()
+    Image.fromarray(numbers).save(stream, "PNG")
+    return InputFile("image/png", stream.getvalue())
+
+
+def latent_of(pipe: Any, file: InputFile) -> Tensor:
+    numbers = np.asarray(Image.open(io.BytesIO(file.data)).convert("RGB"))
+    x = torch.from_numpy(numbers.copy()).permute(2, 0, 1)[None].float() / 127.5 - 1
+    return pipe.vae.encode(x).latent_dist.mode() * pipe.vae.config.scaling_factor
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+def test_from_a_picture(family: str, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Theirs is given the picture as latents, noised by our draw."""
+    pipe = getattr(tiny, family)(tmp_path / "base")
+    ours, file = Ours(tmp_path / "base"), picture()
+    run = ours.start({"image": file}, prompt="a red apple", negative="ugly", strength=0.5, steps=10, guidance=5.0)
+    assert len(run.plan) == 5
+    diffusers = importlib.import_module("diffusers")
+    kind = diffusers.StableDiffusionImg2ImgPipeline if family == "sd" else diffusers.StableDiffusionXLImg2ImgPipeline
+    with quietly():
+        other = kind.from_pipe(pipe)
+        other.set_progress_bar_config(disable=True)
+        monkeypatch.setattr(importlib.import_module(kind.__module__), "randn_tensor", lambda *_, **__: run._draw(0, ""))
+        theirs = other(
+            "a red apple", negative_prompt="ugly", image=latent_of(pipe, file), strength=0.5, num_inference_steps=10,
+            guidance_scale=5.0, output_type="latent",
+            **({"target_size": (32, 32), "original_size": (32, 32)} if family == "sdxl" else {}),
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("inputs", [4, 9])
+def test_inside_a_mask(inputs: int, home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By holding the rest as it is, and by a network that is told the rest."""
+    pipe = tiny.sd(tmp_path / "base", inputs=inputs)
+    ours, file = Ours(tmp_path / "base"), picture()
+    white = np.zeros((32, 32, 3), np.uint8)
+    white[8:24, 8:32] = 255
+    given = {"image": file, "mask": _png(white)}
+    strength = 0.8
+    run = ours.start(given, prompt="a red apple", negative="ugly", strength=strength, steps=10, guidance=5.0)
+    diffusers = importlib.import_module("diffusers")
+    kind = diffusers.StableDiffusionInpaintPipeline
+    with quietly():
+        other = kind.from_pipe(pipe)
+        other.set_progress_bar_config(disable=True)
+        module = importlib.import_module(kind.__module__)
+        monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: run._draw(0, ""))
+        monkeypatch.setattr(module, "retrieve_latents", lambda found, generator=None: found.latent_dist.mode())
+        theirs = other(
+            "a red apple", negative_prompt="ugly", image=Image.open(io.BytesIO(file.data)), strength=strength,
+            mask_image=Image.fromarray(white), num_inference_steps=10, guidance_scale=5.0, output_type="latent",
+            width=32, height=32,
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")
+
+
+@torch.inference_mode()
+def test_control(home: Path, tmp_path: Path) -> None:
+    pipe = tiny.sd(tmp_path / "base")
+    side = tiny.control_net(tmp_path / "depth-net")
+    ours = Ours(tmp_path / "base")
+    added = add_checkpoint(tmp_path / "depth-net")
+    assert (added.base, added.conditioners) == ("base", {"control": ["depth"]})
+    grey = np.random.default_rng(1).integers(0, 250, (32, 32, 1), np.uint8).repeat(3, 2)
+    inputs = {"control.depth": _png(grey)}
+    asked = {"prompt": "a red apple", "negative": "ugly", "guidance": 5.0, "control_strength": 0.7}
+    ours.parameters = validate(
+        ours.face, {"model": "base", "seed": 3, "steps": 6, "size": 32, "control": {"depth": "0" * 32}, **asked}
+    ).resolved(ours.card)
+    run = ours.runtime.start(ours.parameters, inputs)
+    diffusers = importlib.import_module("diffusers")
+    with quietly():
+        other = diffusers.StableDiffusionControlNetPipeline.from_pipe(pipe, controlnet=side)
+        other.set_progress_bar_config(disable=True)
+        theirs = other(
+            "a red apple", negative_prompt="ugly", image=torch.from_numpy(grey).permute(2, 0, 1)[None].float() / 255,
+            controlnet_conditioning_scale=0.7, num_inference_steps=6, guidance_scale=5.0,
+            latents=theirs_start(pipe, run, 6), output_type="latent", height=32, width=32,
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")
+
+
+def lora_of(pipe: Any, layout: str, alpha: float = 2.0, rank: int = 4) -> dict[str, Tensor]:
+    """A random LoRA of some layers, two of them in the encoder, in one of the layouts that people have."""
+    made: dict[str, Tensor] = {}
+    draws = torch.Generator().manual_seed(1)
+    parts = [("unet", pipe.unet), ("text_encoder", pipe.text_encoder)]
+    for part, network in parts:
+        for name, layer in network.named_modules():
+            wanted = name.endswith(("to_q", "to_v", "ff.net.2", "proj_in", "q_proj", "fc2"))
+            if not wanted or not isinstance(layer, torch.nn.Linear | torch.nn.Conv2d):
+                continue
+            out, *rest = layer.weight.shape
+            down = torch.randn(rank, *rest, generator=draws) * 0.3
+            up = torch.randn(out, rank, *[1] * (len(rest) - 1), generator=draws) * 0.3
+            old = name if part == "unet" or name.startswith("text_model") else f"text_model.{name}"
+            if layout == "kohya":
+                key = ("lora_unet_" if part == "unet" else "lora_te_") + old.replace(".", "_")
+                made |= {f"{key}.lora_down.weight": down, f"{key}.lora_up.weight": up}
+                made[f"{key}.alpha"] = torch.tensor(alpha)
+            elif layout == "peft":
+                made |= {f"{part}.{old}.lora_A.weight": down, f"{part}.{old}.lora_B.weight": up * alpha / rank}
+            else:
+                made |= {f"{part}.{old}.lora.down.weight": down, f"{part}.{old}.lora.up.weight": up * alpha / rank}
+    return made
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("layout", ["kohya", "peft", "older"])
+def test_lora(layout: str, home: Path, tmp_path: Path) -> None:
+    """Against their network with the products added to its weights by hand."""
+    pipe = tiny.sd(tmp_path / "base")
+    ours = Ours(tmp_path / "base")
+    weights = lora_of(pipe, layout)
+    save_file({name: tensor.contiguous().half() for name, tensor in weights.items()}, tmp_path / "strokes.safetensors")
+    added = add_checkpoint(tmp_path / "strokes.safetensors")
+    assert added.base == "base"
+    plain = ours.start(prompt="a red apple", guidance=5.0, negative="ugly").run()
+    run = ours.start(prompt="a red apple", guidance=5.0, negative="ugly", lora=["strokes:0.8"])
+    merge(pipe, lora_of(pipe, "kohya"), 0.8)
+    with quietly():
+        theirs = pipe(
+            "a red apple", negative_prompt="ugly", num_inference_steps=6, guidance_scale=5.0,
+            latents=theirs_start(pipe, run, 6), height=32, width=32, output_type="latent",
+        ).images  # fmt: skip
+    made = run.run()
+    agree(made, theirs, "latents")
+    assert float((made - plain).abs().max()) > 0.1
+
+
+def merge(pipe: Any, kohya: dict[str, Tensor], weight: float) -> None:
+    """W + w alpha / r B A."""
+    for prefix, network in (("lora_unet_", pipe.unet), ("lora_te_", pipe.text_encoder)):
+        layers = {name.replace(".", "_"): layer for name, layer in network.named_modules()}
+        for name, down in kohya.items():
+            if not name.startswith(prefix) or not name.endswith(".lora_down.weight"):
+                continue
+            key = name.removesuffix(".lora_down.weight")
+            up, scale = kohya[f"{key}.lora_up.weight"].half().float(), float(kohya[f"{key}.alpha"]) / len(down)
+            raw = key.removeprefix(prefix)
+            layer = layers.get(raw) or layers[raw.removeprefix("text_model_")]
+            product = (up.flatten(1) @ down.half().float().flatten(1)).reshape(layer.weight.shape)
+            layer.weight += weight * scale * product
+
+
+@pytest.mark.parametrize("family", ["sd", "sdxl"])
+@pytest.mark.parametrize("ending", [".safetensors", ".ckpt"])
+def test_a_single_file(family: str, ending: str, home: Path, tmp_path: Path) -> None:
+    """Descriptions are made from shapes; the words come from elsewhere, for no single file has them."""
+    pipe = getattr(single_files, family)(tmp_path / "folder")
+    path = single_files.write(pipe, tmp_path / f"one{ending}")
+    with pytest.raises(ModelError, match="--part tokenizer=FOLDER"):
+        add_checkpoint(path)
+    words = {name: tmp_path / "folder" / name for name in ("tokenizer", "tokenizer_2")}
+    ours = Ours(path, parts=words)
+    assert ours.card.checkpoint is not None
+    assert ours.card.checkpoint.family == family
+    compare(ours, pipe, guidance=5.0, negative="ugly blue fish")

@@ -9,14 +9,17 @@ import numpy as np
 
 from perrin.diffusion import grid as grids
 from perrin.diffusion.grid import Grid, resolution_shift
-from perrin.diffusion.process import Flow, Process
+from perrin.diffusion.process import Flow, FromBetas, Process
 from perrin.errors import ModelError
 from perrin.models.card import ModelCard
 
 __all__ = ["grid_of"]
 
+DISTILLED = ("lcm", "tcd")
+"""Samplers of models that were distilled to few steps, by themselves or by an adapter; they have their own times."""
 
-def grid_of(card: ModelCard, process: Process, steps: int, tokens: int = 0) -> Grid:
+
+def grid_of(card: ModelCard, process: Process, steps: int, tokens: int = 0, sampler: str = "") -> Grid:
     """The grid of so many steps on ``process``, as the card's ``grid`` has it.
 
     Without a kind it is shifted for a flow, and even in log-SNR for others. ``by_tokens`` finds the shift of a flow for
@@ -26,6 +29,8 @@ def grid_of(card: ModelCard, process: Process, steps: int, tokens: int = 0) -> G
         ModelError: the card asks for a grid that is unknown.
     """
     options = dict(card.grid)
+    if card.checkpoint is not None and sampler in DISTILLED and isinstance(process, FromBetas):
+        options = {"kind": "distilled", **{k: v for k, v in options.items() if k == "original"}}
     kind = options.pop("kind", "shifted" if isinstance(process, Flow) else "log_snr")
     end = options.pop("end", "clean")
     if kind not in grids.__all__:

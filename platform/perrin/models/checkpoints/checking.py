@@ -50,7 +50,8 @@ def empty(card: ModelCard, part: str) -> nn.Module:
     config = read_config(card.folder / part)
     try:
         with torch.device("meta"), quietly():
-            network: nn.Module = kind.from_config(config)
+            ours = library_of(kind.__name__, shown) == "diffusers"
+            network: nn.Module = kind.from_config(config) if ours else kind(kind.config_class.from_dict(config))
     except Exception as error:  # a description may be wrong in any way
         raise ModelError(f"{shown}/config.json describes no {kind.__name__}: {_line(error)}") from None
     return network

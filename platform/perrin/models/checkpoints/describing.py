@@ -40,6 +40,10 @@ def described(found: Pipeline, shown: str) -> dict[str, Any]:
     more["sizes"] = sizes(side, family.multiple) if family.words else ((side, side),)
     if not family.words:
         more["architecture"][family.network]["channels"] = int(config.get("in_channels") or 3)
+    if family.name == "flux" and not config.get("guidance_embeds"):
+        more["defaults"] = {"steps": 4, "guidance": 1.0}
+    if config.get("time_cond_proj_dim"):
+        more["defaults"] = {"steps": 4, "guidance": 8.0}
     if family.name == "dit":
         labels = found.options.get("id2label") or {}
         names = {int(number): str(name).split(",")[0].strip() for number, name in labels.items()}
@@ -50,7 +54,7 @@ def described(found: Pipeline, shown: str) -> dict[str, Any]:
 
 
 def _config(part: Part) -> dict[str, Any]:
-    return read_json(part.files["config.json"])
+    return dict(part.description) if part.description else read_json(part.files["config.json"])
 
 
 def _side(config: Mapping[str, Any], family: str) -> int:

@@ -15,7 +15,7 @@ from perrin.models.card import FILE
 from perrin.models.checkpoints.families import Family, family_of, library_of
 from perrin.models.checkpoints.headers import Entry, precision_of, read_header
 
-__all__ = ["Part", "Pipeline", "look_at_part", "look_at_pipeline", "read_json"]
+__all__ = ["Part", "Pipeline", "look_at_part", "look_at_pipeline", "look_at_vocabulary", "read_json"]
 
 INDEX = "model_index.json"
 _WEIGHTS = re.compile(
@@ -38,6 +38,7 @@ class Part:
         renamed: files that are written anew, with their text: an index of shards whose names have changed.
         tensors: what its safetensors hold.
         precision: the one type of its numbers; empty where it is not known yet.
+        description: of one that comes without a config.json.
     """
 
     kind: str
@@ -46,6 +47,7 @@ class Part:
     renamed: Mapping[str, str] = field(default_factory=dict)
     tensors: Mapping[str, Entry] = field(default_factory=dict)
     precision: str = ""
+    description: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def bytes(self) -> int:
@@ -109,7 +111,9 @@ def look_at_pipeline(folder: Path, variant: str | None, given: Mapping[str, Path
             )
         listed = index.get(name)
         named = str(listed[1]) if isinstance(listed, list) and len(listed) == 2 and listed[1] else ""
-        parts[name] = _vocabulary(place) if name in family.tokenizers else look_at_part(place, variant, named, mixed)
+        parts[name] = (
+            look_at_vocabulary(place) if name in family.tokenizers else look_at_part(place, variant, named, mixed)
+        )
     scheduler = read_json(given.get("scheduler", folder / "scheduler") / "scheduler_config.json")
     options = {key: value for key, value in index.items() if not key.startswith("_") and not isinstance(value, list)}
     return Pipeline(family, parts, scheduler, options)
@@ -120,7 +124,12 @@ def _optional(name: str, family: Family, index: Mapping[str, Any]) -> bool:
     return name in family.tokenizers and name.replace("tokenizer", "text_encoder") in family.may
 
 
-def _vocabulary(folder: Path) -> Part:
+def look_at_vocabulary(folder: Path) -> Part:
+    """The words of an encoder in a folder.
+
+    Raises:
+        ModelError: there are none.
+    """
     files = {path.name: path for path in sorted(folder.iterdir()) if path.name.split(".")[-1] in VOCABULARY}
     files = {name: path for name, path in files.items() if FILE.fullmatch(name)}
     if not any(name in files for name in ("tokenizer.json", "vocab.json", "spiece.model", "tokenizer.model")):

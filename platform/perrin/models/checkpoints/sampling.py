@@ -94,9 +94,10 @@ class Sampler:
         else:
             raise InvalidInput("model", self.card.name, "a model of pictures, clips or sounds")
         to, away = ({**words, **more} for words in made)
-        plan = plan_of(self.card, sampler or defaults["sampler"], grid_of(self.card, self.process, count, tokens))
+        name = sampler or defaults["sampler"]
+        plan = plan_of(self.card, name, grid_of(self.card, self.process, count, tokens, name))
         guided: Any = self.denoiser
-        if scale != 1 and not pipeline.embeds_guidance and pipeline.family.words:
+        if scale != 1 and not pipeline.guides_itself and pipeline.family.words:
             guided = d.guidance.classifier_free(self.denoiser, scale, away)
         options = {"device": pipeline.device, **options}
         return d.start(guided, plan, shape=shape, seeds=seeds, condition=to, **options)

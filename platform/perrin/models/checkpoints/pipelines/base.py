@@ -6,6 +6,7 @@ plan of `perrin.diffusion` ask its network as they ask any other, ``network(x, t
 
 from __future__ import annotations
 
+import contextlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -22,6 +23,8 @@ __all__ = ["Asked", "Pipeline", "Words"]
 
 KEPT = 256
 """Prompts whose embeddings are kept: a text is encoded once."""
+
+Adapters = Mapping[str, dict[str, Tensor]]
 
 Words = dict[str, Tensor]
 """What a text becomes: conditions of leading dimension 1."""
@@ -87,7 +90,8 @@ class Pipeline(nn.Module):
                 self.add_module(part, load_part(card, part, device, self.dtype))
         self.core: nn.Module = self.made()
         self.network = Adapted(self.asked(self.core), of=self.core)
-        self._known: OrderedDict[str, Words] = OrderedDict()
+        self._known: OrderedDict[tuple[str, str], Words] = OrderedDict()
+        self._readers: dict[str, Adapted] = {}
 
     def made(self) -> nn.Module:
         """The denoising network, once the parts are there."""
@@ -102,18 +106,37 @@ class Pipeline(nn.Module):
         return read_config(self.card.folder / name)
 
     @torch.inference_mode()
-    def words(self, texts: Sequence[str]) -> list[Words]:
-        """The condition that each text becomes; texts that were met lately cost nothing."""
-        new = [text for text in dict.fromkeys(texts) if text not in self._known]
+    def words(self, texts: Sequence[str], adapters: Adapters | None = None, key: str = "") -> list[Words]:
+        """The condition that each text becomes; texts that were met lately cost nothing.
+
+        Args:
+            texts: any number.
+            adapters: of the encoders, by the names of these, as `perrin.nn.lora.Adapted.under` takes them.
+            key: tells adapters apart.
+        """
+        new = [text for text in dict.fromkeys(texts) if (text, key) not in self._known]
         if new:
-            for text, found in zip(new, self.read(new), strict=True):
-                self._known[text] = found
-        made = [self._known[text] for text in texts]
+            with contextlib.ExitStack() as stack:
+                for name, weights in (adapters or {}).items():
+                    stack.enter_context(self._reader(name).under(weights))
+                for text, found in zip(new, self.read(new), strict=True):
+                    self._known[text, key] = found
+        made = [self._known[text, key] for text in texts]
         for text in texts:
-            self._known.move_to_end(text)
+            self._known.move_to_end((text, key))
         while len(self._known) > KEPT:
             self._known.popitem(last=False)
         return made
+
+    def _reader(self, name: str) -> Adapted:
+        """An encoder that takes adapters."""
+        if name not in self._readers:
+            self._readers[name] = Adapted(self.part(name))
+        return self._readers[name]
+
+    def forget(self) -> None:
+        """Let go of all embeddings: an encoder has changed."""
+        self._known.clear()
 
     def read(self, texts: Sequence[str]) -> list[Words]:
         """`words` of texts that are new."""
@@ -124,8 +147,8 @@ class Pipeline(nn.Module):
         return {}
 
     @property
-    def embeds_guidance(self) -> bool:
-        """The network is told the scale of guidance, and answers guided."""
+    def guides_itself(self) -> bool:
+        """The network answers guided; it may be told the scale."""
         return False
 
     def shape(self, width: int, height: int) -> tuple[int, ...]:

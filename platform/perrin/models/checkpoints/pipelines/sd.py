@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from perrin.models.checkpoints.pipelines.base import Asked, Words
+from perrin.models.checkpoints.pipelines.base import Adapters, Asked, Words
 from perrin.models.checkpoints.pipelines.pictures import Pictures
 
 __all__ = ["StableDiffusion", "StableDiffusionXL"]
@@ -91,7 +91,7 @@ class StableDiffusion(Pictures):
         return int(self.config("vae").get("latent_channels", 4))
 
     @property
-    def embeds_guidance(self) -> bool:
+    def guides_itself(self) -> bool:
         return self.config("unet").get("time_cond_proj_dim") is not None
 
     @property
@@ -106,7 +106,7 @@ class StableDiffusion(Pictures):
         return [{"context": one} for one in heard.split(1)]
 
     def about(self, width: int, height: int, guidance: float) -> dict[str, Tensor]:
-        return {"guidance": torch.tensor([guidance], device=self.device)} if self.embeds_guidance else {}
+        return {"guidance": torch.tensor([guidance], device=self.device)} if self.guides_itself else {}
 
 
 class StableDiffusionXL(StableDiffusion):
@@ -124,9 +124,9 @@ class StableDiffusionXL(StableDiffusion):
         context = torch.cat(heard, -1)
         return [{"context": c, "pooled": p} for c, p in zip(context.split(1), pooled.split(1), strict=True)]
 
-    def words(self, texts: Sequence[str]) -> list[Words]:
+    def words(self, texts: Sequence[str], adapters: Adapters | None = None, key: str = "") -> list[Words]:
         """As of any pipeline; nothing said is zeros where the model was trained so."""
-        made = super().words(texts)
+        made = super().words(texts, adapters, key)
         if not self.options.get("force_zeros_for_empty_prompt", True):
             return made
         return [w if text else _nothing(w) for w, text in zip(made, texts, strict=True)]

@@ -99,13 +99,18 @@ class Flux(Pictures):
         return int(self.config("transformer").get("in_channels", 64)) // 4
 
     @property
-    def embeds_guidance(self) -> bool:
+    def guides_itself(self) -> bool:
+        return True
+
+    @property
+    def _told(self) -> bool:
+        """The network is told the scale of guidance; one that is not was distilled without."""
         return bool(self.config("transformer").get("guidance_embeds"))
 
     @property
     def sentence(self) -> int:
         """Tokens that are heard: half as many by the model that is told no guidance."""
-        return 512 if self.embeds_guidance else 256
+        return 512 if self._told else 256
 
     def read(self, texts: Sequence[str]) -> list[Words]:
         pooled = self.part("text_encoder")(self.ids("tokenizer", texts).input_ids).pooler_output
@@ -113,7 +118,7 @@ class Flux(Pictures):
         return [{"context": c, "pooled": p} for c, p in zip(context.split(1), pooled.split(1), strict=True)]
 
     def about(self, width: int, height: int, guidance: float) -> dict[str, Tensor]:
-        return {"guidance": torch.tensor([guidance], device=self.device)} if self.embeds_guidance else {}
+        return {"guidance": torch.tensor([guidance], device=self.device)} if self._told else {}
 
     def tokens(self, width: int, height: int) -> int:
         return (width // self.factor // 2) * (height // self.factor // 2)
@@ -147,7 +152,7 @@ class PixArt(Pictures):
 
     @property
     def _told_sizes(self) -> bool:
-        return bool(self.core.config.use_additional_conditions)
+        return bool(self.core.use_additional_conditions)
 
     core: Any
 
