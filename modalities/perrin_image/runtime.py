@@ -122,7 +122,7 @@ class ImageRuntime:
         if p.seamless and not self.card.sheet:
             told = told._replace(denoiser=self._ring)
         condition, guidance = self._guidance(p, told)
-        if canvas is not None and latent is not None and canvas.keeps:
+        if canvas is not None and latent is not None and canvas.keeps and "inside" not in told.more:
             kept = canvas.kept(layout, self._codec.factor).to(self.device)
             guidance = d.guidance.constrained(guidance, latent, kept)
         bound = 0.0 if self.card.checkpoint is None else self.card.checkpoint.options.get("clip", 0.0)

@@ -239,11 +239,12 @@ def _scheduler(state: Mapping[str, Tensor], family: Family, path: Path) -> dict[
     second = any(name.startswith("cond_stage_model.model.") for name in state)
     said = _notes(path).get("modelspec.prediction_type", "")
     v = "v_pred" in state or said == "v" or (second and said != "epsilon")
+    first = {"_class_name": "DDIMScheduler", "set_alpha_to_one": False, "clip_sample": False}
     return {
-        "_class_name": "EulerDiscreteScheduler" if family.name != "sd" else "DDIMScheduler",
+        **(first if family.name == "sd" else {"_class_name": "EulerDiscreteScheduler"}),
         "beta_start": 0.00085, "beta_end": 0.012, "beta_schedule": "scaled_linear", "steps_offset": 1,
-        "timestep_spacing": "leading", "set_alpha_to_one": False, "clip_sample": False,
-        "prediction_type": "v_prediction" if v else "epsilon", "rescale_betas_zero_snr": "ztsnr" in state,
+        "timestep_spacing": "leading", "prediction_type": "v_prediction" if v else "epsilon",
+        "rescale_betas_zero_snr": "ztsnr" in state,
     }  # fmt: skip
 
 
