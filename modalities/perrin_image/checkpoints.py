@@ -117,9 +117,11 @@ class BesideCheckpoint:
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
 
     @classmethod
-    def load(cls, card: ModelCard, device: str, process: Process) -> tuple[BesideCheckpoint, Coded]:
-        """The checkpoint that ``card`` describes, and its codec."""
-        pipeline = load_pipeline(card, device)
+    def load(
+        cls, card: ModelCard, device: str, process: Process, stream: bool = False
+    ) -> tuple[BesideCheckpoint, Coded]:
+        """The checkpoint that ``card`` describes, and its codec; with ``stream`` its weights stay in their files."""
+        pipeline = load_pipeline(card, device, stream=stream)
         return cls(pipeline, process, card), Coded(pipeline)
 
     def told(self, p: ImageParameters, card: ModelCard, inputs: Mapping[str, InputFile], layout: Layout) -> Told:

@@ -97,6 +97,14 @@ class ImageRuntime:
         beside = Beside(load_network(card, kind, device), device, process, card)
         return cls(card, device, codec, beside, upscaler)
 
+    @classmethod
+    def load_streamed(cls, card: ModelCard, device: str) -> Self | None:
+        """As `load`, where memory is short: the weights stay in their files; None of a model that cannot do that."""
+        if card.checkpoint is None:
+            return None
+        hub, coded = BesideCheckpoint.load(card, device, d.process.from_config(card.process), stream=True)
+        return cls(card, device, coded, hub)
+
     def also(self, parameters: ImageParameters) -> dict[str, str]:
         """The upscaler with its hash, for a size that it makes."""
         if self._upscaler is None or layout_of(self.card, parameters.size or 0).factor == 1:

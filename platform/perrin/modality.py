@@ -213,6 +213,9 @@ class Runtime(Protocol):
     may be padded, as an attribute ``padding = {"positions": (1,), "bonds": (1, 2)}``: requests of about one length then
     share calls too, the mask being that of the `perrin.diffusion.state.Fields`, or the condition ``mask`` (B, N).
 
+    One that can leave a model's weights in their files has a class method ``load_streamed(card, device)``, called where
+    they do not fit into memory; it returns None for a model with which it cannot.
+
     One whose results come from other models as well may have a method ``also(parameters)``: the hashes of those, by
     name. They are written down with each result, under ``models``.
     """

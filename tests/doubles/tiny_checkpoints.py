@@ -13,12 +13,15 @@ import torch
 WORDS = ("a", "red", "apple", "blue", "fish", "house", "in", "the", "snow", "ugly")
 
 
+def quietly() -> Any:
+    """No word of the libraries about themselves."""
+    return importlib.import_module("perrin.models.checkpoints.loading").quietly()
+
+
 def quiet(function: Any) -> Any:
     """The libraries warn of what is deprecated inside themselves."""
 
     def inner(*args: Any, **options: Any) -> Any:
-        from perrin.models.checkpoints.loading import quietly
-
         with quietly():
             torch.manual_seed(0)
             return function(*args, **options)

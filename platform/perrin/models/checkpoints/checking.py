@@ -38,8 +38,8 @@ def check(card: ModelCard) -> None:
         compare(empty(card, part), tensors, shown)
 
 
-def empty(card: ModelCard, part: str) -> nn.Module:
-    """A part without its weights.
+def empty(card: ModelCard, part: str, device: str = "meta") -> nn.Module:
+    """A part without its weights; on another device than ``meta``, as whoever calls it arranges.
 
     Raises:
         ModelError: its description is not one of its class.
@@ -49,7 +49,7 @@ def empty(card: ModelCard, part: str) -> nn.Module:
     kind = class_of(card.checkpoint.parts[part], shown)
     config = read_config(card.folder / part)
     try:
-        with torch.device("meta"), quietly():
+        with torch.device(device), quietly():
             ours = library_of(kind.__name__, shown) == "diffusers"
             network: nn.Module = kind.from_config(config) if ours else kind(kind.config_class.from_dict(config))
     except Exception as error:  # a description may be wrong in any way

@@ -64,10 +64,15 @@ def class_of(kind: str, shown: str) -> Any:
         raise ModelError(f"{shown}: the installed {library} has no {kind}; a newer one may") from None
 
 
-def dtype_for(card: ModelCard, device: str) -> torch.dtype:
-    """What the networks compute in: as stored on an accelerator; on a CPU float32, in which half is emulated."""
+def dtype_for(card: ModelCard, device: str, short: bool = False) -> torch.dtype:
+    """What the networks compute in: as stored on an accelerator, and where memory is short; on a CPU float32.
+
+    A CPU has no arithmetic in float16, so that bfloat16 stands for it there.
+    """
     stored = DTYPES[card.checkpoint.dtype if card.checkpoint else "float32"]
-    return torch.float32 if device == "cpu" else stored
+    if device != "cpu":
+        return stored
+    return torch.float32 if not short or stored is torch.float32 else torch.bfloat16
 
 
 def load_part(card: ModelCard, part: str, device: str, dtype: torch.dtype) -> nn.Module:

@@ -35,8 +35,8 @@ PIPELINES: dict[str, type[Pipeline]] = {
 }
 
 
-def load_pipeline(card: ModelCard, device: str, dtype: torch.dtype | None = None) -> Any:
-    """The checkpoint that ``card`` describes, on a device.
+def load_pipeline(card: ModelCard, device: str, dtype: torch.dtype | None = None, stream: bool = False) -> Any:
+    """The checkpoint that ``card`` describes, on a device; its weights in memory, or streamed from their files.
 
     Raises:
         ModelError: its files are broken.
@@ -44,4 +44,4 @@ def load_pipeline(card: ModelCard, device: str, dtype: torch.dtype | None = None
     """
     if card.checkpoint is None or card.checkpoint.family not in PIPELINES:
         raise ModelError(f"model {card.name}: it is no checkpoint of a family that is known")
-    return PIPELINES[card.checkpoint.family](card, device, dtype)
+    return PIPELINES[card.checkpoint.family](card, device, dtype, stream)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from perrin.models.card import ModelCard
 from perrin.models.checkpoints.families import FAMILIES
 from perrin.models.checkpoints.loading import dtype_for, load_part, load_tokenizer, read_config
+from perrin.models.checkpoints.streaming import streamed
 from perrin.nn.lora import Adapted
 
 __all__ = ["Asked", "Pipeline", "Words"]
@@ -64,6 +65,7 @@ class Pipeline(nn.Module):
         card: of the model.
         device: where it runs.
         dtype: of the networks; what suits the device if None.
+        stream: leave the weights in their files, and read each layer's when it is called.
 
     Attributes:
         network: asked by samplers; takes LoRA weights of single samples as conditions (`perrin.nn.lora.Adapted`).
@@ -73,13 +75,13 @@ class Pipeline(nn.Module):
     asked: type[Asked]
     """How the family's network is asked."""
 
-    def __init__(self, card: ModelCard, device: str, dtype: torch.dtype | None = None) -> None:
+    def __init__(self, card: ModelCard, device: str, dtype: torch.dtype | None = None, stream: bool = False) -> None:
         super().__init__()
         assert card.checkpoint is not None
         self.card, self.device = card, device
         self.options: Mapping[str, Any] = card.checkpoint.options
         self.family = FAMILIES[card.checkpoint.family]
-        self.dtype = dtype or dtype_for(card, device)
+        self.dtype = dtype or dtype_for(card, device, stream)
         self.tokenizers = {
             name: load_tokenizer(card, name)
             for name in self.family.tokenizers
@@ -87,7 +89,8 @@ class Pipeline(nn.Module):
         }
         for part in card.checkpoint.parts:
             if part in self.family.parts:
-                self.add_module(part, load_part(card, part, device, self.dtype))
+                read = streamed if stream else load_part
+                self.add_module(part, read(card, part, device, self.dtype))
         self.core: nn.Module = self.made()
         self.network = Adapted(self.asked(self.core), of=self.core)
         self._known: OrderedDict[tuple[str, str], Words] = OrderedDict()
