@@ -6,20 +6,24 @@ network: the prompt as its own encoders hear it, and the adapters of its family.
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
+from safetensors.torch import load
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perrin.diffusion import Denoiser
 from perrin.diffusion.process import Process
+from perrin.errors import ModelError
 from perrin.inputs import InputFile
-from perrin.models import ModelCard
-from perrin.models.checkpoints.loading import load_part
+from perrin.models import ModelCard, models
+from perrin.models.checkpoints.loading import load_part, quietly
 from perrin.models.checkpoints.pipelines import load_pipeline
 from perrin.models.checkpoints.pipelines.pictures import Pictures
 from perrin.nn.circular import circular
@@ -41,6 +45,10 @@ PREVIEW = 24
 
 KEPT = 16
 
+MEAN = (0.48145466, 0.4578275, 0.40821073)
+SPREAD = (0.26862954, 0.26130258, 0.27577711)
+"""Of the pictures that CLIP was trained on, by colour."""
+
 Kept = TypeVar("Kept")
 
 
@@ -55,6 +63,7 @@ class Coded(nn.Module):
         super().__init__()
         self.pipeline = pipeline
         self.factor, self.latent = pipeline.factor, pipeline.channels
+        self._small: tuple[nn.Module | None] | None = None
 
     def encode(self, x: Tensor) -> Tensor:
         """Samples of pictures (B, 4, H, W) in [-1, 1]."""
@@ -67,11 +76,22 @@ class Coded(nn.Module):
                 return _whole(self.pipeline.decode(z))
         return _whole(self.pipeline.decode(z))
 
+    @torch.inference_mode()
     def preview(self, z: Tensor) -> Tensor:
-        """About what `decode` gives, smaller: of so few places that it costs little."""
+        """About what `decode` gives: by a small autoencoder if one is installed, else of so few places that it costs
+        little."""
+        if self._small is None:
+            adapters = models().values()
+            base = self.pipeline.card.name
+            found = next((a for a in adapters if a.base == base and "preview" in a.conditioners), None)
+            load = None if found is None else load_part(found, "preview", self.pipeline.device, self.pipeline.dtype)
+            self._small = (load,)
+        small = self._small[0]
+        if small is not None:
+            return _whole(cast(Any, small).decode(z.to(self.pipeline.dtype)).sample.float())
         part = min(1.0, PREVIEW / max(z.shape[2:]))
-        small = F.interpolate(z.float(), scale_factor=part, mode="area") if part < 1 and self.factor > 1 else z
-        return self.decode(small)
+        few = F.interpolate(z.float(), scale_factor=part, mode="area") if part < 1 and self.factor > 1 else z
+        return self.decode(few)
 
 
 def _whole(x: Tensor) -> Tensor:
@@ -101,6 +121,51 @@ class Controlled(nn.Module):
         return self._adapted(x, t, down=[part * scale for part in down], mid=mid * scale, **condition)
 
 
+class Reader:
+    """A network that hears a picture beside the prompt (IP-Adapter): the checkpoint's own weights, and a few more.
+
+    References:
+        Ye et al., IP-Adapter: Text Compatible Image Prompt Adapter (2023), section 3.2.
+    """
+
+    def __init__(self, card: ModelCard, pipeline: Pictures, options: Mapping[str, Any]) -> None:
+        self._encoder = load_part(card, "image_encoder", pipeline.device, pipeline.dtype)
+        parts: dict[str, dict[str, Tensor]] = {"image_proj": {}, "ip_adapter": {}}
+        for name, tensor in load(card.read("reader.safetensors")).items():
+            part, _, rest = name.partition(".")
+            parts[part][rest] = tensor
+        shared = {id(tensor): tensor for tensor in (*pipeline.core.parameters(), *pipeline.core.buffers())}
+        core = copy.deepcopy(pipeline.core, shared)
+        try:
+            with quietly():
+                cast(Any, core)._load_ip_adapter_weights([parts], low_cpu_mem_usage=False)
+        except (RuntimeError, KeyError, ValueError) as error:
+            raise ModelError(f"adapter {card.name}: it does not fit {card.base}: {_line(error)}") from None
+        core = core.to(pipeline.device, pipeline.dtype).eval().requires_grad_(False)
+        self.network = Adapted(pipeline.asked(core), of=core)
+        self.denoiser = Denoiser(self.network, **options)
+
+    @torch.inference_mode()
+    def read(self, file: InputFile, device: str) -> Tensor:
+        """(1, 1, N): what the encoder makes of the picture."""
+        side = int(cast(Any, self._encoder).config.image_size)
+        pixels = over(read_picture("like", file, side, side), "white").astype(np.float32) / 255
+        seen = (torch.from_numpy(pixels) - torch.tensor(MEAN)) / torch.tensor(SPREAD)
+        kind = next(self._encoder.parameters()).dtype
+        heard: Tensor = self._encoder(seen.permute(2, 0, 1)[None].to(device, kind)).image_embeds
+        return heard[:, None].float()
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())[:160]
+
+
+def _words_in(texts: Sequence[str], base: ModelCard) -> list[ModelCard]:
+    """The learnt words for ``base`` that occur in ``texts``."""
+    known = (card for card in models().values() if card.base == base.name and "words" in card.conditioners)
+    return [card for card in known if any(str(card.conditioners["words"]["token"]) in text for text in texts)]
+
+
 class BesideCheckpoint:
     """The network of a checkpoint, alone or with an adapter beside it; as `perrin_image.beside.Beside`.
 
@@ -115,6 +180,7 @@ class BesideCheckpoint:
         self.network: nn.Module = pipeline.network
         self.denoiser = Denoiser(pipeline.network, **self._options)
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
+        self._learnt: set[tuple[str, str]] = set()
 
     @classmethod
     def load(
@@ -128,10 +194,16 @@ class BesideCheckpoint:
         """As of `perrin_image.beside.Beside`."""
         width, height = layout.sampled
         more = self._pipeline.about(width, height, cast(float, p.guidance))
-        denoiser = self.denoiser
+        denoiser, network = self.denoiser, self._pipeline.network
+        if p.like is not None:
+            reader = self._once("like", card_of("like_model", cast(str, p.like_model), card), self._reader)
+            more["pictures"] = reader.read(inputs["like"], self._pipeline.device)
+            denoiser, network = reader.denoiser, reader.network
         for kind in p.control:
             adapter = card_of("control_model", cast(str, p.control_model), card)
-            denoiser = self._once("side", adapter, self._side)
+            side = self._once("side", adapter, self._side)
+            both = partial(self._both, network, side)
+            denoiser = self._once(f"beside {id(network)}", adapter, both)
             more["control"] = _seen(kind, inputs[f"control.{kind}"], width, height).to(self._pipeline.device)
             strength = torch.tensor([p.control_strength], dtype=torch.float32, device=self._pipeline.device)
             more["strength"] = strength
@@ -142,8 +214,28 @@ class BesideCheckpoint:
     def spoken(self, texts: Sequence[str], told: Told, p: ImageParameters) -> list[Condition]:
         """As of `perrin_image.beside.Beside`; what is steered away from sees the control too."""
         encoders = {name: found for name, found in self._lora(p).items() if name and found} if p.lora else {}
-        made = self._pipeline.words(texts, encoders, " ".join(p.lora) if encoders else "")
-        return [{**words, **told.more} for words in made]
+        self._learn(texts)
+        made = [
+            {**words, **told.more}
+            for words in self._pipeline.words(texts, encoders, " ".join(p.lora) if encoders else "")
+        ]
+        made[1] = self._pipeline.away(made[1])
+        if "pictures" in told.more:
+            made[1]["pictures"] = torch.zeros_like(told.more["pictures"])
+        return made
+
+    def also(self, p: ImageParameters) -> dict[str, str]:
+        """The learnt words of a request's prompts, with their hashes."""
+        texts = [text for text in (p.prompt, p.negative, p.morph) if text]
+        return {card.name: card.sha256 for card in _words_in(texts, self._card)}
+
+    def _learn(self, texts: Sequence[str]) -> None:
+        """Teach the encoders the words in ``texts`` that were added for this model."""
+        for card in _words_in(texts, self._card):
+            if ("word", card.sha256) not in self._learnt:
+                token = str(card.conditioners["words"]["token"])
+                self._pipeline.learn(token, load(card.read("words.safetensors")))
+                self._learnt.add(("word", card.sha256))
 
     def scale(self, guidance: float) -> float:
         """As of `perrin_image.beside.Beside`: 1 where the network answers guided."""
@@ -182,9 +274,14 @@ class BesideCheckpoint:
                 found.setdefault(part, {})[f"{PREFIX}{layer}.{role}"] = made
         return found
 
-    def _side(self, card: ModelCard) -> Denoiser:
-        side = load_part(card, "control", self._pipeline.device, self._pipeline.dtype)
-        return Denoiser(Controlled(self._pipeline.network, side), **self._options)
+    def _side(self, card: ModelCard) -> nn.Module:
+        return load_part(card, "control", self._pipeline.device, self._pipeline.dtype)
+
+    def _both(self, network: Adapted, side: nn.Module, card: ModelCard) -> Denoiser:
+        return Denoiser(Controlled(network, side), **self._options)
+
+    def _reader(self, card: ModelCard) -> Reader:
+        return Reader(card, self._pipeline, self._options)
 
     def _once(self, kind: str, card: ModelCard, make: Callable[[ModelCard], Kept]) -> Kept:
         key = (kind, card.sha256)

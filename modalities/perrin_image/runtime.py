@@ -106,7 +106,9 @@ class ImageRuntime:
         return cls(card, device, coded, hub)
 
     def also(self, parameters: ImageParameters) -> dict[str, str]:
-        """The upscaler with its hash, for a size that it makes."""
+        """The upscaler with its hash, for a size that it makes; of a checkpoint, the learnt words."""
+        if isinstance(self._beside, BesideCheckpoint):
+            return self._beside.also(parameters)
         if self._upscaler is None or layout_of(self.card, parameters.size or 0).factor == 1:
             return {}
         return {self._upscaler.card.name: self._upscaler.card.sha256}

@@ -383,3 +383,88 @@ def stable_audio(folder: Path) -> Any:
         ),
         folder,
     )  # fmt: skip
+
+
+@quiet
+def image_encoder(folder: Path, width: int = 16) -> Any:
+    transformers = importlib.import_module("transformers")
+    config = transformers.CLIPVisionConfig(
+        hidden_size=width, intermediate_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=16,
+        patch_size=4, projection_dim=width,
+    )  # fmt: skip
+    network = transformers.CLIPVisionModelWithProjection(config).eval()
+    network.save_pretrained(folder)
+    return network
+
+
+def ip_adapter(pipe: Any, width: int = 16) -> dict[str, dict[str, torch.Tensor]]:
+    """A random one for the U-Net of ``pipe``, as its own code saves it."""
+    draws = torch.Generator().manual_seed(2)
+    context = pipe.unet.config.cross_attention_dim
+    reader = {
+        "proj.weight": torch.randn(4 * context, width, generator=draws) * 0.3, "proj.bias": torch.zeros(4 * context),
+        "norm.weight": torch.ones(context), "norm.bias": torch.zeros(context),
+    }  # fmt: skip
+    layers = {}
+    for number, name in enumerate(pipe.unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            hidden = pipe.unet.get_submodule(name.removesuffix(".processor")).to_k.weight.shape[0]
+            for kind in "kv":
+                layers[f"{number}.to_{kind}_ip.weight"] = torch.randn(hidden, context, generator=draws) * 0.3
+    return {"image_proj": reader, "ip_adapter": layers}
+
+
+@quiet
+def small_vae(folder: Path) -> Any:
+    diffusers = importlib.import_module("diffusers")
+    network = diffusers.AutoencoderTiny(
+        latent_channels=4, encoder_block_out_channels=(8, 8), decoder_block_out_channels=(8, 8),
+        num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1),
+    ).eval()  # fmt: skip
+    network.save_pretrained(folder)
+    return network
+
+
+@quiet
+def audioldm2(folder: Path) -> Any:
+    diffusers = importlib.import_module("diffusers")
+    transformers = importlib.import_module("transformers")
+    network = diffusers.AudioLDM2UNet2DConditionModel(
+        block_out_channels=(8, 16), layers_per_block=1, norm_num_groups=8, sample_size=32, in_channels=4,
+        out_channels=4, down_block_types=("DownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "UpBlock2D"), cross_attention_dim=((None, 16, 32), (None, 16, 32)),
+    ).eval()  # fmt: skip
+    codec = diffusers.AutoencoderKL(
+        block_out_channels=(8, 16), in_channels=1, out_channels=1, norm_num_groups=8, latent_channels=4,
+        down_block_types=("DownEncoderBlock2D",) * 2, up_block_types=("UpDecoderBlock2D",) * 2,
+    ).eval()  # fmt: skip
+    text = transformers.ClapTextConfig(
+        bos_token_id=0, eos_token_id=2, hidden_size=8, intermediate_size=37, layer_norm_eps=1e-05,
+        num_attention_heads=1, num_hidden_layers=1, pad_token_id=1, vocab_size=200, projection_dim=8,
+    )  # fmt: skip
+    audio = transformers.ClapAudioConfig(
+        spec_size=8, window_size=4, num_mel_bins=8, intermediate_size=37, layer_norm_eps=1e-05, depths=[1, 1],
+        num_attention_heads=[1, 1], num_hidden_layers=1, hidden_size=192, projection_dim=8, patch_size=2,
+        patch_stride=2, patch_embed_input_channels=4,
+    )  # fmt: skip
+    clap = transformers.ClapConfig(text_config=text.to_dict(), audio_config=audio.to_dict(), projection_dim=16)
+    language = transformers.GPT2Config(
+        n_embd=16, n_head=2, n_layer=1, vocab_size=200, n_ctx=99, n_positions=99, pad_token_id=1, eos_token_id=2
+    )
+    vocoder = transformers.SpeechT5HifiGanConfig(
+        model_in_dim=8, sampling_rate=16000, upsample_initial_channel=16, upsample_rates=[2, 2],
+        upsample_kernel_sizes=[4, 4], resblock_kernel_sizes=[3, 7], resblock_dilation_sizes=[[1, 3, 5], [1, 3, 5]],
+        normalize_before=False,
+    )  # fmt: skip
+    projection = diffusers.AudioLDM2ProjectionModel(text_encoder_dim=16, text_encoder_1_dim=32, langauge_model_dim=16)
+    return saved(
+        diffusers.AudioLDM2Pipeline(
+            vae=codec, text_encoder=transformers.ClapModel(clap).eval(), text_encoder_2=t5(32),
+            projection_model=projection.eval(), language_model=transformers.GPT2LMHeadModel(language).eval(),
+            tokenizer=clip_tokenizer(77), tokenizer_2=t5_tokenizer(16),
+            feature_extractor=transformers.ClapFeatureExtractor(feature_size=8), unet=network,
+            scheduler=diffusers.DDIMScheduler(**SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False),
+            vocoder=transformers.SpeechT5HifiGan(vocoder).eval(),
+        ),
+        folder,
+    )  # fmt: skip

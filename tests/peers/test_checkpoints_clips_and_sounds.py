@@ -104,3 +104,17 @@ def test_stable_audio(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     made = run.run()
     agree(made, theirs, "latents")
     agree(sampler.decode(made), pipe.vae.decode(theirs).sample, "decoded")
+
+
+@torch.inference_mode()
+def test_audioldm2(home: Path, tmp_path: Path) -> None:
+    pipe = tiny.audioldm2(tmp_path / "audio")
+    sampler = Sampler(add_checkpoint(tmp_path / "audio"))
+    run = sampler.start("a red apple", "ugly", seeds=[3], steps=4, guidance=3.5, seconds=0.032)
+    options = {"num_inference_steps": 4, "guidance_scale": 3.5, "latents": run.state, "audio_length_in_s": 0.032}
+    with quietly():
+        theirs = pipe("a red apple", negative_prompt="ugly", output_type="latent", **options).audios
+        wave = pipe("a red apple", negative_prompt="ugly", output_type="pt", **options).audios
+    made = run.run()
+    agree(made, theirs, "latents")
+    agree(sampler.decode(made)[:, 0, : wave.shape[1]], wave, "decoded")

@@ -407,3 +407,82 @@ def test_a_single_file(family: str, ending: str, home: Path, tmp_path: Path) -> 
     assert ours.card.checkpoint is not None
     assert ours.card.checkpoint.family == family
     compare(ours, pipe, guidance=5.0, negative="ugly blue fish")
+
+
+@torch.inference_mode()
+@pytest.mark.parametrize("given", ["diffusers", "other"])
+def test_a_learnt_word(given: str, home: Path, tmp_path: Path) -> None:
+    pipe = tiny.sd(tmp_path / "base")
+    ours = Ours(tmp_path / "base")
+    vectors = torch.randn(3, 32, generator=torch.Generator().manual_seed(4))
+    if given == "diffusers":
+        save_file({"<toy>": vectors}, tmp_path / "toy.safetensors")
+        add_checkpoint(tmp_path / "toy.safetensors")
+    else:
+        torch.save({"string_to_param": {"*": vectors}, "name": "toy"}, tmp_path / "toy.pt")
+        add_checkpoint(tmp_path / "toy.pt")
+    run = ours.start(prompt="a red <toy> in the snow", guidance=5.0, negative="ugly")
+    assert list(ours.runtime.also(ours.parameters)) == ["toy"]
+    with quietly():
+        pipe.load_textual_inversion({"<toy>": vectors}, token="<toy>")
+        theirs = pipe(
+            "a red <toy> in the snow", negative_prompt="ugly", num_inference_steps=6, guidance_scale=5.0,
+            latents=theirs_start(pipe, run, 6), height=32, width=32, output_type="latent",
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")
+
+
+@torch.inference_mode()
+def test_a_picture_beside_the_prompt(home: Path, tmp_path: Path) -> None:
+    pipe = tiny.sd(tmp_path / "base")
+    ours = Ours(tmp_path / "base")
+    tiny.image_encoder(tmp_path / "eyes")
+    weights = tiny.ip_adapter(pipe)
+    flat = {f"{part}.{name}": tensor for part, own in weights.items() for name, tensor in own.items()}
+    save_file(flat, tmp_path / "ip-adapter.safetensors")
+    with pytest.raises(ModelError, match="--part image_encoder=FOLDER"):
+        add_checkpoint(tmp_path / "ip-adapter.safetensors")
+    add_checkpoint(tmp_path / "ip-adapter.safetensors", Options(parts={"image_encoder": tmp_path / "eyes"}))
+    run = ours.start({"like": picture(16, 16)}, prompt="a red apple", negative="ugly", guidance=5.0)
+    heard = run.condition["pictures"]
+    plain = ours.start(prompt="a red apple", negative="ugly", guidance=5.0).run()
+    with quietly():
+        pipe.unet._load_ip_adapter_weights([weights], low_cpu_mem_usage=False)
+        theirs = pipe(
+            "a red apple", negative_prompt="ugly", num_inference_steps=6, guidance_scale=5.0,
+            ip_adapter_image_embeds=[torch.cat([torch.zeros_like(heard), heard])],
+            latents=theirs_start(pipe, run, 6), height=32, width=32, output_type="latent",
+        ).images  # fmt: skip
+    made = run.run()
+    agree(made, theirs, "latents")
+    assert float((made - plain).abs().max()) > 0.1
+
+
+@torch.inference_mode()
+def test_previews_by_a_small_autoencoder(home: Path, tmp_path: Path) -> None:
+    tiny.sd(tmp_path / "base")
+    small = tiny.small_vae(tmp_path / "taesd")
+    ours = Ours(tmp_path / "base")
+    add_checkpoint(tmp_path / "taesd")
+    latents = torch.randn(1, 4, 16, 16, generator=torch.Generator().manual_seed(0))
+    seen = ours.runtime._codec.preview(latents)[:, :3]
+    agree(seen, small.decode(latents).sample, "previews")
+    assert ours.runtime.preview(latents).startswith(b"\x89PNG")
+
+
+@torch.inference_mode()
+def test_the_refiner_goes_on_from_a_picture(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe = tiny.sdxl(tmp_path / "refiner", refiner=True)
+    ours, file = Ours(tmp_path / "refiner"), picture()
+    assert ours.card.checkpoint is not None
+    assert ours.card.checkpoint.family == "sdxl-refiner"
+    run = ours.start({"image": file}, prompt="a red apple", negative="ugly", strength=0.5, steps=10, guidance=5.0)
+    monkeypatch.setattr(
+        importlib.import_module(type(pipe).__module__), "randn_tensor", lambda *_, **__: run._draw(0, "")
+    )
+    with quietly():
+        theirs = pipe(
+            "a red apple", negative_prompt="ugly", image=latent_of(pipe, file), strength=0.5, num_inference_steps=10,
+            guidance_scale=5.0, output_type="latent", target_size=(32, 32), original_size=(32, 32),
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")

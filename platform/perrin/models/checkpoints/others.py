@@ -17,6 +17,7 @@ from perrin.models.checkpoints.checking import empty
 from perrin.models.checkpoints.folders import look_at_part, read_json
 from perrin.models.checkpoints.licences import licence_in
 from perrin.models.checkpoints.lora import as_file, is_lora, read_lora
+from perrin.models.checkpoints.readers import is_inversion, is_reader, look_at_inversion, look_at_reader
 from perrin.models.checkpoints.single import is_single, look_at_single
 from perrin.models.library import models
 from perrin.models.tensors import PICKLED, read_tensors
@@ -50,6 +51,17 @@ def look_at_other(path: Path, options: Options, settings: Settings) -> Source:
     tensors = read_tensors(path)
     if is_lora(tensors):
         return _lora(path, tensors, options, settings)
+
+    def choose(fits: Callable[[ModelCard], Any]) -> tuple[ModelCard, Any]:
+        return chosen(path, options, settings, fits)
+
+    def carded(base: ModelCard, title: str, **more: Any) -> ModelCard:
+        return adapter_card(path, options, base, title, **more)
+
+    if is_reader(tensors):
+        return look_at_reader(path, tensors, options, choose, carded)
+    if is_inversion(tensors):
+        return look_at_inversion(path, tensors, options, choose, carded)
     if is_single(tensors):
         return look_at_single(path, tensors, options, settings)
     raise ModelError(_unknown(path, tensors))

@@ -98,7 +98,7 @@ class Sampler:
         plan = plan_of(self.card, name, grid_of(self.card, self.process, count, tokens, name))
         guided: Any = self.denoiser
         if scale != 1 and not pipeline.guides_itself and pipeline.family.words:
-            guided = d.guidance.classifier_free(self.denoiser, scale, away)
+            guided = d.guidance.classifier_free(self.denoiser, scale, pipeline.away(away))
         options = {"device": pipeline.device, **options}
         return d.start(guided, plan, shape=shape, seeds=seeds, condition=to, **options)
 

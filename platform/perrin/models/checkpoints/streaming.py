@@ -56,6 +56,9 @@ def streamed(card: ModelCard, part: str, device: str, dtype: torch.dtype) -> nn.
         raise NotInstalled("a model larger than memory", "run") from None
     with accelerate.init_empty_weights():
         network = empty(card, part, "cpu").to(dtype).eval().requires_grad_(False)
+    tie: Any = getattr(network, "tie_weights", None)
+    if tie is not None:
+        tie()
     places: dict[str, tuple[Path, str]] = {}
     for name in card.files:
         if name.startswith(f"{part}/") and name.endswith(".safetensors"):

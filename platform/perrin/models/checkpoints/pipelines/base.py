@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from perrin.models.card import ModelCard
 from perrin.models.checkpoints.families import FAMILIES
-from perrin.models.checkpoints.loading import dtype_for, load_part, load_tokenizer, read_config
+from perrin.models.checkpoints.loading import dtype_for, load_part, load_tokenizer, quietly, read_config
 from perrin.models.checkpoints.streaming import streamed
 from perrin.nn.lora import Adapted
 
@@ -95,6 +95,7 @@ class Pipeline(nn.Module):
         self.network = Adapted(self.asked(self.core), of=self.core)
         self._known: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._readers: dict[str, Adapted] = {}
+        self._longer: dict[str, str] = {}
 
     def made(self) -> nn.Module:
         """The denoising network, once the parts are there."""
@@ -137,6 +138,25 @@ class Pipeline(nn.Module):
             self._readers[name] = Adapted(self.part(name))
         return self._readers[name]
 
+    def learn(self, token: str, vectors: Mapping[str, Tensor]) -> None:
+        """Teach the encoders a word.
+
+        Args:
+            token: as it is written.
+            vectors: by encoder, (n, width): the word is heard as so many.
+        """
+        for name, rows in vectors.items():
+            tokenizer, encoder = self.tokenizers["tokenizer" + name.removeprefix("text_encoder")], self.part(name)
+            heard = [token, *(f"{token}_{number}" for number in range(1, len(rows)))]
+            tokenizer.add_tokens(heard)
+            with quietly():
+                encoder.resize_token_embeddings(max(len(tokenizer), encoder.config.vocab_size))
+            table = encoder.get_input_embeddings().weight
+            for place, row in zip(tokenizer.convert_tokens_to_ids(heard), rows, strict=True):
+                table.data[place] = row.to(table)
+            self._longer[token] = " ".join(heard)
+        self.forget()
+
     def forget(self) -> None:
         """Let go of all embeddings: an encoder has changed."""
         self._known.clear()
@@ -148,6 +168,10 @@ class Pipeline(nn.Module):
     def about(self, width: int, height: int, guidance: float) -> dict[str, Tensor]:
         """Conditions of every branch that come from the size and the scale of guidance."""
         return {}
+
+    def away(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """The condition of the branch that is steered away from, where it is more than another text's."""
+        return dict(condition)
 
     @property
     def guides_itself(self) -> bool:
@@ -173,6 +197,8 @@ class Pipeline(nn.Module):
     def ids(self, tokenizer: str, texts: Sequence[str], length: int | None = None) -> Any:
         """Texts as numbers, padded and cut to ``length``, the most that the tokenizer says if None."""
         made = self.tokenizers[tokenizer]
+        for token, heard in self._longer.items():
+            texts = [text.replace(token, heard) for text in texts]
         return made(
             list(texts), padding="max_length", max_length=length or made.model_max_length, truncation=True,
             return_tensors="pt",

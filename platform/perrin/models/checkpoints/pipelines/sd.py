@@ -8,7 +8,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -21,6 +21,10 @@ __all__ = ["StableDiffusion", "StableDiffusionXL"]
 
 GUIDANCE_WIDTH = 1000.0
 """Scales of guidance are embedded as sinusoids of so many times their distance from 1."""
+
+
+BEAUTIFUL, UGLY = 6.0, 2.5
+"""Scores that a refiner is told, of 10."""
 
 
 class AskedUNet(Asked):
@@ -131,8 +135,16 @@ class StableDiffusionXL(StableDiffusion):
             return made
         return [w if text else _nothing(w) for w, text in zip(made, texts, strict=True)]
 
+    def away(self, condition: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """What is steered away from has a low score for beauty, where the network is told one."""
+        if not self.options.get("requires_aesthetics_score"):
+            return dict(condition)
+        sizes = condition["sizes"].clone()
+        sizes[:, 4] = UGLY
+        return {**condition, "sizes": sizes}
+
     def about(self, width: int, height: int, guidance: float) -> dict[str, Tensor]:
         scored = bool(self.options.get("requires_aesthetics_score"))
-        numbers = (height, width, 0, 0, 6.0) if scored else (height, width, 0, 0, height, width)
+        numbers = (height, width, 0, 0, BEAUTIFUL) if scored else (height, width, 0, 0, height, width)
         told = torch.tensor([numbers], dtype=torch.float32, device=self.device)
         return {"sizes": told, **super().about(width, height, guidance)}
