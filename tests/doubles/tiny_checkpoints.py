@@ -48,6 +48,14 @@ def clip_tokenizer(length: int = 16) -> Any:
     return transformers.CLIPTokenizer(vocab=table, merges=merges, model_max_length=length)
 
 
+def roberta_tokenizer(length: int = 16) -> Any:
+    """Letters alone."""
+    transformers = importlib.import_module("transformers")
+    tokens = ["<s>", "<pad>", "</s>", "<unk>", "<mask>", "Ġ", *string.ascii_lowercase]
+    table = {token: number for number, token in enumerate(tokens)}
+    return transformers.RobertaTokenizer(vocab=table, merges=[], model_max_length=length)
+
+
 def t5_tokenizer(length: int = 16) -> Any:
     """Whole words and letters, with scores."""
     transformers = importlib.import_module("transformers")
@@ -461,7 +469,7 @@ def audioldm2(folder: Path) -> Any:
         diffusers.AudioLDM2Pipeline(
             vae=codec, text_encoder=transformers.ClapModel(clap).eval(), text_encoder_2=t5(32),
             projection_model=projection.eval(), language_model=transformers.GPT2LMHeadModel(language).eval(),
-            tokenizer=clip_tokenizer(77), tokenizer_2=t5_tokenizer(16),
+            tokenizer=roberta_tokenizer(16), tokenizer_2=t5_tokenizer(16),
             feature_extractor=transformers.ClapFeatureExtractor(feature_size=8), unet=network,
             scheduler=diffusers.DDIMScheduler(**SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False),
             vocoder=transformers.SpeechT5HifiGan(vocoder).eval(),

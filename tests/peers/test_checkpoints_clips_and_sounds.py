@@ -111,7 +111,13 @@ def test_audioldm2(home: Path, tmp_path: Path) -> None:
     pipe = tiny.audioldm2(tmp_path / "audio")
     sampler = Sampler(add_checkpoint(tmp_path / "audio"))
     run = sampler.start("a red apple", "ugly", seeds=[3], steps=4, guidance=3.5, seconds=0.032)
-    options = {"num_inference_steps": 4, "guidance_scale": 3.5, "latents": run.state, "audio_length_in_s": 0.032}
+    options = {
+        "num_inference_steps": 4,
+        "guidance_scale": 3.5,
+        "latents": run.state,
+        "audio_length_in_s": 0.032,
+        "max_new_tokens": 8,
+    }
     with quietly():
         theirs = pipe("a red apple", negative_prompt="ugly", output_type="latent", **options).audios
         wave = pipe("a red apple", negative_prompt="ugly", output_type="pt", **options).audios

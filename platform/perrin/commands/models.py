@@ -1,4 +1,4 @@
-"""``perrin models``: list, show, card, verify, calibrate, add, remove."""
+"""``perrin models``: list, show, card, verify, calibrate, measure, add, remove."""
 
 from __future__ import annotations
 
@@ -192,6 +192,37 @@ def calibrate(
     Console().print(table)
     save_plan(card, made.plan)
     print(f"{name} is calibrated for {steps} steps; that is its default now")
+
+
+@models.command()
+def measure(
+    name: Name,
+    size: Annotated[str | None, typer.Option(help="Of a picture. Default: the model's own.", metavar="SIZE")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep the precision of the weights.")] = False,
+) -> None:
+    """Find out how a checkpoint runs fastest on this machine, and remember it."""
+    from perrin import plugins
+    from perrin.errors import NotInstalled
+    from perrin.local import device_of
+    from perrin.models import find
+    from perrin.settings import Settings
+
+    card, settings = find(name), Settings()
+    if card.checkpoint is None or card.base or not card.sizes:
+        raise InvalidInput("name", name, "a checkpoint that draws pictures; the others have nothing to choose")
+    width, _, height = (size or "").lower().partition("x")
+    try:
+        sides = (int(width), int(height or width)) if size else card.sizes[0]
+    except ValueError:
+        raise InvalidInput("size", size, "a side, or width and height, such as 768x512") from None
+    try:
+        run = plugins.load_object("perrin.models.checkpoints.pipelines:measured")
+    except ModuleNotFoundError as error:
+        raise NotInstalled("measuring a checkpoint", "hub") from error
+    found = run(card, device_of(device or settings.device, settings.threads), sides, exact, print)
+    chosen = [found.dtype, *(word for word in ("channels_last", "compiled", "tiled") if getattr(found, word))]
+    print(f"{name} runs as {', '.join(chosen).replace('_', ' ')} from now on")
 
 
 @models.command()

@@ -19,6 +19,7 @@ from perrin.errors import ModelError, NotInstalled
 from perrin.models.card import ModelCard
 from perrin.models.checkpoints.checking import empty
 from perrin.models.checkpoints.headers import read_header
+from perrin.models.checkpoints.loading import quietly
 
 __all__ = ["streamed"]
 
@@ -54,7 +55,7 @@ def streamed(card: ModelCard, part: str, device: str, dtype: torch.dtype) -> nn.
         hooks: Any = importlib.import_module("accelerate.hooks")
     except ModuleNotFoundError:
         raise NotInstalled("a model larger than memory", "run") from None
-    with accelerate.init_empty_weights():
+    with accelerate.init_empty_weights(), quietly():
         network = empty(card, part, "cpu").to(dtype).eval().requires_grad_(False)
     tie: Any = getattr(network, "tie_weights", None)
     if tie is not None:

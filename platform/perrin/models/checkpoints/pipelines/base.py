@@ -16,7 +16,8 @@ from torch import Tensor, nn
 
 from perrin.models.card import ModelCard
 from perrin.models.checkpoints.families import FAMILIES
-from perrin.models.checkpoints.loading import dtype_for, load_part, load_tokenizer, quietly, read_config
+from perrin.models.checkpoints.loading import DTYPES, dtype_for, load_part, load_tokenizer, quietly, read_config
+from perrin.models.checkpoints.measuring import Measured, remembered
 from perrin.models.checkpoints.streaming import streamed
 from perrin.nn.lora import Adapted
 
@@ -66,6 +67,7 @@ class Pipeline(nn.Module):
         device: where it runs.
         dtype: of the networks; what suits the device if None.
         stream: leave the weights in their files, and read each layer's when it is called.
+        measured: how it runs fastest; what is remembered of this machine if None.
 
     Attributes:
         network: asked by samplers; takes LoRA weights of single samples as conditions (`perrin.nn.lora.Adapted`).
@@ -75,13 +77,21 @@ class Pipeline(nn.Module):
     asked: type[Asked]
     """How the family's network is asked."""
 
-    def __init__(self, card: ModelCard, device: str, dtype: torch.dtype | None = None, stream: bool = False) -> None:
+    def __init__(
+        self,
+        card: ModelCard,
+        device: str,
+        dtype: torch.dtype | None = None,
+        stream: bool = False,
+        measured: Measured | None = None,
+    ) -> None:
         super().__init__()
         assert card.checkpoint is not None
         self.card, self.device = card, device
         self.options: Mapping[str, Any] = card.checkpoint.options
         self.family = FAMILIES[card.checkpoint.family]
-        self.dtype = dtype or dtype_for(card, device, stream)
+        self.measured = Measured() if stream else measured or remembered(card, device)
+        self.dtype = dtype or DTYPES.get(self.measured.dtype) or dtype_for(card, device, stream)
         self.tokenizers = {
             name: load_tokenizer(card, name)
             for name in self.family.tokenizers
@@ -92,7 +102,13 @@ class Pipeline(nn.Module):
                 read = streamed if stream else load_part
                 self.add_module(part, read(card, part, device, self.dtype))
         self.core: nn.Module = self.made()
+        if self.measured.channels_last:
+            self.core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.measured.tiled and hasattr(self, "vae"):
+            self.part("vae").enable_tiling()
         self.network = Adapted(self.asked(self.core), of=self.core)
+        if self.measured.compiled:
+            self.core.compile()
         self._known: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._readers: dict[str, Adapted] = {}
         self._longer: dict[str, str] = {}

@@ -20,6 +20,10 @@ from perrin.models.checkpoints.pipelines.videos import theirs
 __all__ = ["AudioLDM2", "Sounds", "StableAudio"]
 
 
+HEARD = 8
+"""Vectors that the language model of AudioLDM 2 makes of a prompt."""
+
+
 class Sounds(Pipeline):
     """A pipeline of sounds.
 
@@ -65,7 +69,9 @@ class AudioLDM2(Sounds):
 
     def read(self, texts: Sequence[str]) -> list[Words]:
         with quietly():
-            sentence, mask, context = self.theirs.encode_prompt(list(texts), self.device, 1, False)
+            sentence, mask, context = self.theirs.encode_prompt(
+                list(texts), self.device, 1, False, max_new_tokens=HEARD
+            )
         rows = zip(context.split(1), sentence.split(1), mask.split(1), strict=True)
         return [{"context": c, "sentence": s, "sentence_mask": m} for c, s, m in rows]
 

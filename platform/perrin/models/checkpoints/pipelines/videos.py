@@ -123,8 +123,8 @@ class CogVideoX(Clips):
         self.spatial, self.temporal = self.theirs.vae_scale_factor_spatial, self.theirs.vae_scale_factor_temporal
         return super().made()
 
-    def __init__(self, card: Any, device: str, dtype: torch.dtype | None = None, stream: bool = False) -> None:
-        super().__init__(card, device, dtype, stream)
+    def __init__(self, card: Any, device: str, dtype: torch.dtype | None = None, **options: Any) -> None:
+        super().__init__(card, device, dtype, **options)
         if self.core.config.use_rotary_positional_embeddings:
             cast(AskedCog, self.network.network).turns = self._turns
 
