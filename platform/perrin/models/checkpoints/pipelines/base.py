@@ -7,6 +7,7 @@ plan of `perrin.diffusion` ask its network as they ask any other, ``network(x, t
 from __future__ import annotations
 
 import contextlib
+import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -108,6 +109,8 @@ class Pipeline(nn.Module):
             self.part("vae").enable_tiling()
         self.network = Adapted(self.asked(self.core), of=self.core)
         if self.measured.compiled:
+            # The tracer remarks on how the libraries are written, once for each place.
+            warnings.filterwarnings("ignore", category=UserWarning, module=r"torch\._dynamo")
             self.core.compile()
         self._known: OrderedDict[tuple[str, str], Words] = OrderedDict()
         self._readers: dict[str, Adapted] = {}
