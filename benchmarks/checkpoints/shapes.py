@@ -42,7 +42,13 @@ CLIP_G = CLIP_L | {
 }  # fmt: skip
 
 
-def write(folder: Path, kind: str, dtype: torch.dtype, smaller: dict[str, Any] | None = None) -> Path:
+def write(
+    folder: Path,
+    kind: str,
+    dtype: torch.dtype,
+    smaller: dict[str, Any] | None = None,
+    narrow: tuple[int, ...] = (),
+) -> Path:
     """A checkpoint of Stable Diffusion 1 (``sd``) or XL (``sdxl``) in ``folder``; nothing if it is there."""
     if (folder / "model_index.json").is_file():
         return folder
@@ -51,7 +57,7 @@ def write(folder: Path, kind: str, dtype: torch.dtype, smaller: dict[str, Any] |
     config = transformers.CLIPTextConfig
     makes = {
         "unet": lambda: diffusers.UNet2DConditionModel(**unet),
-        "vae": lambda: diffusers.AutoencoderKL(**VAE),
+        "vae": lambda: diffusers.AutoencoderKL(**(VAE | ({"block_out_channels": narrow} if narrow else {}))),
         "text_encoder": lambda: transformers.CLIPTextModel(config(**CLIP_L)),
     }
     if kind == "sdxl":

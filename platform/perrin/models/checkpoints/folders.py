@@ -12,7 +12,7 @@ from typing import Any
 
 from perrin.errors import ModelError
 from perrin.models.card import FILE
-from perrin.models.checkpoints.families import Family, family_of, library_of
+from perrin.models.checkpoints.families import FAMILIES, Family, family_of, library_of
 from perrin.models.checkpoints.headers import Entry, precision_of, read_header
 
 __all__ = ["Part", "Pipeline", "look_at_part", "look_at_pipeline", "look_at_vocabulary", "read_json"]
@@ -98,6 +98,8 @@ def look_at_pipeline(folder: Path, variant: str | None, given: Mapping[str, Path
     """
     index = read_json(folder / INDEX)
     family = family_of(str(index.get("_class_name", "")), folder.name, index)
+    if family.name == "sd" and "motion_adapter" in given:
+        family = FAMILIES["animatediff"]
     parts: dict[str, Part] = {}
     for name in (*family.parts, *family.tokenizers):
         place = given.get(name, folder / name)
