@@ -37,7 +37,7 @@ def timed(run: Callable[[], Any]) -> tuple[float, float]:
     return time.perf_counter() - wall, time.process_time() - own
 
 
-def pipes(folder: Path) -> tuple[Any, Any]:
+def pipes(folder: Path, side: str | None = None) -> tuple[Any, Any]:
     """Their pipeline, and the model of ours."""
     sys.path.insert(0, str(Path(__file__).parent))
     from shapes import write
@@ -48,6 +48,8 @@ def pipes(folder: Path) -> tuple[Any, Any]:
 
     source = write(folder / "sd", "sd", torch.float32, SMALLER, NARROW)
     card = models().get("sd") or add_checkpoint(source)
+    if side == "ours":
+        return None, card
     with quietly():
         pipe = importlib.import_module("diffusers").StableDiffusionPipeline.from_pretrained(source)
     pipe.set_progress_bar_config(disable=True)
@@ -118,7 +120,7 @@ def main() -> None:
     options = parser.parse_args()
     os.environ["PERRIN_HOME"] = str(options.folder / ("measured" if options.measured else "plain"))
     torch.set_num_threads(1)
-    pipe, card = pipes(options.folder)
+    pipe, card = pipes(options.folder, options.only)
     if options.only:
         (lambda: theirs(pipe, 0))() if options.only == "theirs" else Ours(card)(0)
         print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)

@@ -20,6 +20,9 @@ from perrin_image.sizes import Size, channels_of, layout_of, pair, read_size, si
 
 __all__ = ["ImageParameters", "modality", "no_transparency"]
 
+MOST_LETTERS, OWN_LETTERS = 2000, 300
+"""Of a prompt; and of one for a model of this package, whose encoder hears no more."""
+
 STRENGTH = 0.6
 VARIATION = 0.4
 """The default strength without a prompt: with nothing to go to, more only melts the picture."""
@@ -40,12 +43,12 @@ class ImageParameters(Parameters):
     prompt: str | None = Field(
         None,
         min_length=1,
-        max_length=300,
+        max_length=MOST_LETTERS,
         title="Prompt",
         description="What to show, in English. (red:1.3) apple gives a part a weight, 0 to 2. With an image it may be "
         "left out. Of a model of classes, the name of one; left out: any.",
     )
-    negative: str = Field("", max_length=300, title="Negative prompt", description="What to steer away from.")
+    negative: str = Field("", max_length=MOST_LETTERS, title="Negative prompt", description="What to steer away from.")
     style: str | None = Field(None, max_length=40, title="Style", description="Drawing style, one the model knows.")
     size: Size | None = Field(
         None,
@@ -89,7 +92,7 @@ class ImageParameters(Parameters):
     morph: str | None = Field(
         None,
         min_length=1,
-        max_length=300,
+        max_length=MOST_LETTERS,
         title="Morph",
         json_schema_extra=BETWEEN,
         description="A second prompt; the items go evenly from the first to it.",
@@ -231,6 +234,9 @@ class ImageParameters(Parameters):
             raise InvalidInput("model", card.name, "a model that draws by itself")
         if self.background != "white" and channels_of(card) < 4:
             raise InvalidInput("background", self.background, f"white: model {card.name} has no transparency")
+        for name in ("prompt", "negative", "morph") if card.checkpoint is None else ():
+            if len(getattr(self, name) or "") > OWN_LETTERS:
+                raise InvalidInput(name, getattr(self, name), f"at most {OWN_LETTERS} characters for model {card.name}")
         if "prompt" not in card.conditioners:
             class_of(card, "prompt", self.prompt)
             class_of(card, "negative", self.negative or None)

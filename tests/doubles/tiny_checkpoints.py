@@ -476,3 +476,15 @@ def audioldm2(folder: Path) -> Any:
         ),
         folder,
     )  # fmt: skip
+
+
+def as_sentencepiece(tokenizer: Any, folder: Path) -> None:
+    """The words of a T5 tokenizer as ``spiece.model``."""
+    proto = importlib.import_module("sentencepiece.sentencepiece_model_pb2").ModelProto()
+    kinds = {"<pad>": 3, "</s>": 3, "<unk>": 2}
+    for word, score in json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"]:
+        piece = proto.pieces.add()
+        piece.piece, piece.score, piece.type = word, score, kinds.get(word, 1)
+    spec = proto.trainer_spec
+    spec.model_type, spec.pad_id, spec.eos_id, spec.unk_id, spec.bos_id = 1, 0, 1, 2, -1
+    (folder / "spiece.model").write_bytes(proto.SerializeToString())

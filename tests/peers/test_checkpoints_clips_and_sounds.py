@@ -12,7 +12,7 @@ import tiny_checkpoints as tiny
 import torch
 from torch import Tensor
 
-from perrin.models.checkpoints import add_checkpoint
+from perrin.models.checkpoints import Options, add_checkpoint
 from perrin.models.checkpoints.loading import quietly
 from perrin.models.checkpoints.sampling import Sampler
 
@@ -124,3 +124,16 @@ def test_audioldm2(home: Path, tmp_path: Path) -> None:
     made = run.run()
     agree(made, theirs, "latents")
     agree(sampler.decode(made)[:, 0, : wave.shape[1]], wave, "decoded")
+
+
+def test_a_motion_module_for_a_model_of_pictures(home: Path, tmp_path: Path) -> None:
+    """A folder of Stable Diffusion with a motion module from elsewhere is the same as a folder with both."""
+    pipe = tiny.animatediff(tmp_path / "motion")
+    pipe.motion_adapter.save_pretrained(tmp_path / "module")
+    base = tiny.sd(tmp_path / "base", "DDIMScheduler", beta_schedule="linear", set_alpha_to_one=True, steps_offset=1)
+    base.unet.save_pretrained(tmp_path / "base" / "unet")
+    card = add_checkpoint(tmp_path / "base", Options(parts={"motion_adapter": tmp_path / "module"}))
+    assert card.checkpoint is not None
+    assert (card.modality, card.checkpoint.family) == ("video", "animatediff")
+    run = Sampler(card).start("a red apple", size=(32, 32), frames=3, steps=2, seeds=[1])
+    assert run.run().shape == (1, 4, 3, 16, 16)

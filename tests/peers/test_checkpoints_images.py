@@ -20,13 +20,15 @@ from PIL import Image
 from safetensors.torch import save_file
 from torch import Tensor
 
+import perrin
 from perrin import plugins
 from perrin.errors import ModelError
 from perrin.inputs import InputFile
 from perrin.modality import validate
 from perrin.models import ModelCard
 from perrin.models.checkpoints import Options, add_checkpoint
-from perrin.models.checkpoints.loading import quietly
+from perrin.models.checkpoints.loading import load_tokenizer, quietly
+from perrin.models.checkpoints.lora import read_lora
 
 pytest.importorskip("diffusers")
 pytest.importorskip("transformers")
@@ -486,3 +488,75 @@ def test_the_refiner_goes_on_from_a_picture(home: Path, tmp_path: Path, monkeypa
             guidance_scale=5.0, output_type="latent", target_size=(32, 32), original_size=(32, 32),
         ).images  # fmt: skip
     agree(run.run(), theirs, "latents")
+
+
+def test_layers_as_the_first_code_counted_them(tmp_path: Path) -> None:
+    """kohya's files for XL count blocks as the first Stable Diffusion code did: every layer is found again."""
+    pipe = single_files.sdxl(tmp_path / "xl")
+    names = single_files.unet_names(pipe.unet)
+    kinds = torch.nn.Linear | torch.nn.Conv2d
+    layers = {name: layer for name, layer in pipe.unet.named_modules() if isinstance(layer, kinds)}
+    weights: dict[str, Tensor] = {}
+    wanted = [name for name in layers if ".attentions." in name or ".resnets." in name or "sampler" in name]
+    for name in wanted:
+        old = names[f"{name}.weight"].removesuffix(".weight").replace(".", "_")
+        out, *rest = layers[name].weight.shape
+        weights[f"lora_unet_{old}.lora_down.weight"] = torch.zeros(2, *rest)
+        weights[f"lora_unet_{old}.lora_up.weight"] = torch.zeros(out, 2, *[1] * (len(rest) - 1))
+    found = read_lora(weights, {"": pipe.unet}, "file")
+    assert set(found) == set(wanted)
+
+
+@torch.inference_mode()
+def test_few_steps_by_an_adapter(home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """LCM-LoRA: an adapter, and the sampler whose times it was distilled for."""
+    pipe = tiny.sd(tmp_path / "base")
+    ours = Ours(tmp_path / "base")
+    weights = {name: tensor for name, tensor in lora_of(pipe, "kohya").items() if "unet" in name}
+    save_file({name: tensor.contiguous().half() for name, tensor in weights.items()}, tmp_path / "lcm.safetensors")
+    add_checkpoint(tmp_path / "lcm.safetensors")
+    run = ours.start(prompt="a red apple", guidance=1.0, steps=4, sampler="lcm", lora=["lcm"])
+    start, draws, calls = run.state.clone(), run._draw, iter(range(1, 100))
+    merge(pipe, weights, 1.0)
+    diffusers = importlib.import_module("diffusers")
+    pipe.scheduler = diffusers.LCMScheduler.from_config(pipe.scheduler.config)
+    module = importlib.import_module(type(pipe.scheduler).__module__)
+    monkeypatch.setattr(module, "randn_tensor", lambda *_, **__: draws(next(calls), ""))
+    with quietly():
+        theirs = pipe(
+            "a red apple", num_inference_steps=4, guidance_scale=1.0, latents=start, height=32, width=32,
+            output_type="latent",
+        ).images  # fmt: skip
+    agree(run.run(), theirs, "latents")
+
+
+FAMILIES = ["sd", "sdxl", "sd3", "flux", "pixart", "dit", "ddpm", "lcm"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_eight_at_once_are_those_alone(family: str, home: Path, tmp_path: Path) -> None:
+    """Through the engine: requests of one checkpoint share network calls, and each is what it would be alone."""
+    getattr(tiny, family)(tmp_path / family)
+    card = add_checkpoint(tmp_path / family)
+    generate = perrin.load("image", model=family, device="cpu")
+    prompt = {"dit": "fish", "ddpm": None}.get(family, "a red apple")
+    own = {"prompt": prompt} if prompt else {}
+    side = 16 if family == "ddpm" else 32
+    many = generate([{**own, "seed": seed} for seed in range(8)], size=side, steps=3)
+    assert len({made[0].bytes() for made in many}) == 8
+    alone = generate(**own, seed=5, size=side, steps=3)
+    differs = np.abs(alone[0].value.astype(int) - many[5][0].value.astype(int))
+    assert differs.max() <= 1
+    assert card.sha256 in many[5][0].metadata.values()
+
+
+def test_a_vocabulary_of_sentencepiece_alone(home: Path, tmp_path: Path) -> None:
+    """As most folders with a T5 have it: ``spiece.model``, and no tokenizer.json."""
+    pipe = tiny.pixart(tmp_path / "art")
+    words = tmp_path / "art" / "tokenizer"
+    tiny.as_sentencepiece(pipe.tokenizer, words)
+    (words / "tokenizer.json").unlink()
+    card = add_checkpoint(tmp_path / "art")
+    ours = load_tokenizer(card, "tokenizer")
+    text = "a red apple in the snow"
+    assert ours(text).input_ids == pipe.tokenizer(text).input_ids

@@ -221,7 +221,10 @@ def measure(
     except ModuleNotFoundError as error:
         raise NotInstalled("measuring a checkpoint", "hub") from error
     found = run(card, device_of(device or settings.device, settings.threads), sides, exact, print)
-    chosen = [found.dtype, *(word for word in ("channels_last", "compiled", "tiled") if getattr(found, word))]
+    chosen = [
+        found.dtype,
+        *(word for word in ("channels_last", "xformers", "compiled", "tiled") if getattr(found, word)),
+    ]
     print(f"{name} runs as {', '.join(chosen).replace('_', ' ')} from now on")
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -124,7 +124,11 @@ def _layer(
             prefix, rest = part, rest[len(mark) :]
     flat = rest.replace(".", "_")
     names = known.get(prefix, {})
-    for tried in (flat, flat.replace("_processor_", "_").replace("to_out_lora", "to_out_0"), *_older(flat)):
+    for tried in (
+        flat,
+        flat.replace("_processor_", "_").replace("to_out_lora", "to_out_0"),
+        *_older(flat, networks.get(prefix)),
+    ):
         tried = tried.removesuffix("_lora").removeprefix("text_model_") if tried not in names else tried
         for name in (tried, "text_model_" + tried, tried.replace("_to_out", "_to_out_0")):
             if name in names:
@@ -135,16 +139,16 @@ def _layer(
     raise ModelError(f"{shown} is for another base: it has no layer {raw[:80]}; its layers are such as {some}")
 
 
-def _older(flat: str) -> Iterator[str]:
-    """Names as the first Stable Diffusion code counted blocks, for networks with one or two layers a block."""
+def _older(flat: str, network: nn.Module | None) -> Iterator[str]:
+    """The name of what the first Stable Diffusion code, which counted blocks in one row, calls ``flat``."""
     middle = re.fullmatch(r"middle_block_(\d)_(.+)", flat)
     if middle:
         place = int(middle[1])
         kind = "attentions_0" if place == 1 else f"resnets_{place // 2}"
         yield f"mid_block_{kind}_{_inside(middle[2])}"
     match = re.fullmatch(r"(input|output)_blocks_(\d+)_(\d)_(.+)", flat)
-    for layers in (2, 1) if match else ():
-        assert match is not None
+    layers: Any = getattr(getattr(network, "config", None), "layers_per_block", None)
+    if match is not None and isinstance(layers, int):
         number, place, rest = int(match[2]), int(match[3]), match[4]
         if match[1] == "input":
             block, layer = divmod(number - 1, layers + 1)

@@ -1,7 +1,7 @@
 """How a checkpoint runs fastest on this machine: tried once, and remembered. Imports torch.
 
-Tried are the precision, the order of a picture's numbers in memory (channels last), the compiler, and whether the
-autoencoder works on whole pictures or in tiles. Each is kept if one evaluation is faster with it by more than the noise
+Tried are the precision, the order of a picture's numbers in memory (channels last), attention by xformers, the compiler,
+and whether the autoencoder works on whole pictures or in tiles. Each is kept if one evaluation is faster with it by more than the noise
 of the machine, in that order. What was found is in ``PERRIN_HOME/measured``, by the model's hash, the device and the
 version of torch; a model that was never measured runs as its weights are.
 """
@@ -33,6 +33,7 @@ class Measured(BaseModel):
     Attributes:
         dtype: that the networks compute in.
         channels_last: numbers of one place lie side by side.
+        xformers: attention is that of xformers, and not torch's own.
         compiled: the network is compiled; the first evaluation of each shape then takes long.
         tiled: the autoencoder works in tiles.
         seconds: of one evaluation, by what was tried.
@@ -42,6 +43,7 @@ class Measured(BaseModel):
 
     dtype: str = ""
     channels_last: bool = False
+    xformers: bool = False
     compiled: bool = False
     tiled: bool = False
     seconds: dict[str, float] = {}
@@ -86,7 +88,8 @@ def measure(
     best = Measured(dtype=precisions[0])
     least = tried(best, precisions[0])
     steps: list[tuple[str, dict[str, Any]]] = [(name, {"dtype": name}) for name in precisions[1:]]
-    steps += [("channels last", {"channels_last": True}), ("compiled", {"compiled": True})]
+    steps += [("channels last", {"channels_last": True}), ("xformers", {"xformers": True})]
+    steps += [("compiled", {"compiled": True})]
     for label, change in steps:
         trial = best.model_copy(update=change)
         try:

@@ -10,7 +10,7 @@ import contextlib
 import warnings
 from collections import OrderedDict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -105,6 +105,8 @@ class Pipeline(nn.Module):
         self.core: nn.Module = self.made()
         if self.measured.channels_last:
             self.core.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        if self.measured.xformers:
+            cast(Any, self.core).enable_xformers_memory_efficient_attention()
         if self.measured.tiled and hasattr(self, "vae"):
             self.part("vae").enable_tiling()
         self.network = Adapted(self.asked(self.core), of=self.core)
