@@ -34,17 +34,20 @@ DTYPES: dict[str, torch.dtype] = {
 @contextlib.contextmanager
 def quietly() -> Iterator[None]:
     """Keeps the libraries' notes to themselves: about what is deprecated inside them, and progress bars."""
-    names = ("diffusers", "transformers", "huggingface_hub", "peft")
-    levels = {name: logging.getLogger(name).level for name in names}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        for name in names:
-            logging.getLogger(name).setLevel(logging.ERROR)
+        for name in ("diffusers", "transformers"):  # each sets its own level when it is first imported
+            with contextlib.suppress(ModuleNotFoundError):
+                importlib.import_module(f"{name}.utils.logging").get_verbosity()
+        loggers = [logging.getLogger(name) for name in ("diffusers", "transformers", "huggingface_hub")]
+        levels = [logger.level for logger in loggers]
+        for logger in loggers:
+            logger.setLevel(logging.ERROR)
         try:
             yield
         finally:
-            for name, level in levels.items():
-                logging.getLogger(name).setLevel(level)
+            for logger, level in zip(loggers, levels, strict=True):
+                logger.setLevel(level)
 
 
 def class_of(kind: str, shown: str) -> Any:

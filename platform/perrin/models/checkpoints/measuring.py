@@ -1,9 +1,9 @@
 """How a checkpoint runs fastest on this machine: tried once, and remembered. Imports torch.
 
-Tried are the precision, the order of a picture's numbers in memory (channels last), attention by xformers, the compiler,
-and whether the autoencoder works on whole pictures or in tiles. Each is kept if one evaluation is faster with it by more than the noise
-of the machine, in that order. What was found is in ``PERRIN_HOME/measured``, by the model's hash, the device and the
-version of torch; a model that was never measured runs as its weights are.
+Tried are the precision, the order of a picture's numbers in memory (channels last), attention by xformers, the
+compiler, and whether the autoencoder works on whole pictures or in tiles. Each is kept if one evaluation is faster with
+it by more than the noise of the machine, in that order. What was found is in ``PERRIN_HOME/measured``, by the model's
+hash, the device and the version of torch; a model that was never measured runs as its weights are.
 """
 
 from __future__ import annotations
