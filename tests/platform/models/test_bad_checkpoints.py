@@ -8,6 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -16,7 +17,7 @@ from typer.testing import CliRunner
 from perrin.errors import Conflict, ModelError, PerrinError, StorageError, Unreachable
 from perrin.models import models, verify
 from perrin.models.checkpoints import Options, add_checkpoint
-from perrin.models.checkpoints.hub import fetched, is_hub_id
+from perrin.models.checkpoints.hub import fetched, is_hub_id, wanted
 from perrin.models.checkpoints.licences import licence_in
 
 tiny = pytest.importorskip("tiny_checkpoints")
@@ -209,6 +210,47 @@ def test_a_file_that_was_changed_later(base: Path, home: Path) -> None:
         verify(card)
     with pytest.raises(ModelError, match="is not the file that its card describes"):
         card.path(UNET)
+
+
+def test_what_is_fetched_from_the_hub() -> None:
+    """One set of weights a part, and none of what is not used."""
+    files = [
+        "README.md", "model_index.json", "all-in-one.safetensors", "unet/config.json", "vae/config.json",
+        "unet/diffusion_pytorch_model.safetensors", "unet/diffusion_pytorch_model.fp16.safetensors",
+        "unet/diffusion_pytorch_model.bin", "vae/diffusion_pytorch_model.bin", "tokenizer/merges.txt",
+        "text_encoder/model-00001-of-00002.safetensors", "text_encoder/model-00002-of-00002.safetensors",
+        "safety_checker/model.safetensors", "flax/weights.msgpack",
+    ]  # fmt: skip
+    plain = wanted(files)
+    assert {"README.md", "model_index.json", "unet/config.json", "tokenizer/merges.txt"} < set(plain)
+    assert [name for name in plain if name.endswith((".safetensors", ".bin"))] == [
+        "unet/diffusion_pytorch_model.safetensors", "vae/diffusion_pytorch_model.bin", *files[10:12],
+    ]  # fmt: skip
+    half = wanted(files, "fp16")
+    assert "unet/diffusion_pytorch_model.fp16.safetensors" in half
+    assert "unet/diffusion_pytorch_model.safetensors" not in half
+    assert wanted(["weights.safetensors", "README.md"]) == ["README.md", "weights.safetensors"]
+
+
+def test_a_gated_model(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """The hub's own answer, as its client raises it, in one line that says what to do."""
+    hub = pytest.importorskip("huggingface_hub")
+    monkeypatch.setenv("HF_HUB_OFFLINE", "0")
+    monkeypatch.setattr(hub, "snapshot_download", _raising(hub.errors.LocalEntryNotFoundError("not here")))
+    answer = httpx.Response(403, request=httpx.Request("GET", "https://hub.invalid/owner/name"))
+    gated = hub.errors.GatedRepoError("Access is restricted.\nAsk for it.", response=answer)
+    monkeypatch.setattr(hub.HfApi, "list_repo_files", _raising(gated))
+    with pytest.raises(ModelError) as caught:
+        fetched("owner/name")
+    assert "owner/name is gated: accept its terms" in caught.value.message
+    assert "\n" not in caught.value.message
+
+
+def _raising(error: Exception) -> Any:
+    def raises(*_: Any, **__: Any) -> Any:
+        raise error
+
+    return raises
 
 
 def test_without_a_network(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

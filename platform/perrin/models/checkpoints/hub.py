@@ -9,19 +9,51 @@ from __future__ import annotations
 import importlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from perrin.errors import ModelError, NotInstalled, Unreachable
 
-__all__ = ["fetched", "is_hub_id"]
+__all__ = ["fetched", "is_hub_id", "wanted"]
 
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,95}/[A-Za-z0-9][A-Za-z0-9._-]{0,95}")
 
-PLAIN = ("model", "diffusion_pytorch_model")
+WORDS = (".json", ".txt", ".model", ".jinja")
+NUMBERS = (".safetensors", ".bin")
+SKIPPED = ("safety_checker/", "feature_extractor/", "image_encoder/")
+_VARIANT = re.compile(
+    r"(?:diffusion_pytorch_model|pytorch_model|model)(?P<variant>\.[a-z0-9_]+)?(?:-\d{5}-of-\d{5})?\.\w+"
+)
 
-WANTED = ("*.json", "*.safetensors", "*.txt", "*.model", "*.jinja", "README.md", "LICENSE*")
-"""What is fetched: descriptions, numbers, vocabularies, licences."""
+
+def wanted(files: Sequence[str], variant: str | None = None) -> list[str]:
+    """Which files of a checkpoint are fetched: descriptions, words and licences, and of each part's weights one set.
+
+    Args:
+        files: all that there are, with their folders.
+        variant: of weights, such as fp16; None takes the plain ones, or whatever there is.
+    """
+    whole = "model_index.json" in files
+    found = [
+        name
+        for name in files
+        if not name.startswith(SKIPPED) and (name.endswith(WORDS) or name.startswith(("README", "LICEN")))
+    ]
+    folders: dict[str, list[str]] = {}
+    for name in files:
+        folder, _, _ = name.rpartition("/")
+        if name.endswith(NUMBERS) and not name.startswith(SKIPPED) and (folder or not whole):
+            folders.setdefault(folder, []).append(name)
+    for names in folders.values():
+        safe = [name for name in names if name.endswith(".safetensors")] or names
+        sets: dict[str, list[str]] = {}
+        for name in safe:
+            match = _VARIANT.fullmatch(name.rpartition("/")[2])
+            sets.setdefault((match["variant"] or "").strip(".") if match else "", []).append(name)
+        chosen = variant if variant in sets else ""
+        found += sets.get(chosen, safe)
+    return found
 
 
 def is_hub_id(text: str) -> bool:
@@ -52,8 +84,8 @@ def fetched(name: str, variant: str | None = None) -> Path:
         except errors.LocalEntryNotFoundError:
             if os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "TRUE", "YES", "ON"):
                 raise Unreachable(f"{name} is not in the hub's cache, and HF_HUB_OFFLINE is set; {other}") from None
-        ignored = None if variant is None else [f"*/{stem}.safetensors" for stem in PLAIN]
-        return Path(hub.snapshot_download(name, allow_patterns=list(WANTED), ignore_patterns=ignored))
+        files = wanted(hub.HfApi().list_repo_files(name), variant)
+        return Path(hub.snapshot_download(name, allow_patterns=files))
     except errors.GatedRepoError:
         raise ModelError(
             f"{name} is gated: accept its terms on its page, and give the hub a token for it (`hf auth login`)"
