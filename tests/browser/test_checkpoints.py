@@ -32,7 +32,16 @@ def test_a_picture_by_a_checkpoint(
         page = visit(address)
         page.open("")
         page.see("What would you like to make?")
-        model = page.until("the models", lambda: page.driver.find_element(By.CSS_SELECTOR, "[class*=st-key-form-image-model] input"))
+        find = page.driver.find_elements
+
+        def unfolded() -> bool:
+            folded = next(part for part in find(By.TAG_NAME, "summary") if "Advanced" in part.text)
+            page.driver.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", folded)
+            return True
+
+        page.until("Advanced", unfolded)
+        model = page.until("the models", lambda: find(By.CSS_SELECTOR, "[class*=st-key-form-image-model] input")[0])
+        page.until("the models to open", lambda: model.is_displayed() or None)
         model.send_keys("dreamy")
         model.send_keys(Keys.ENTER)
         area = page.until("the prompt", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea"))
