@@ -72,8 +72,18 @@ def vae_tensors(network: Any) -> dict[str, Tensor]:
     return found
 
 
-def open_clip(network: Any, at: str) -> dict[str, Tensor]:
-    state = network.state_dict()
+def open_clip(network: Any, at: str, more: int = 0) -> dict[str, Tensor]:
+    """With so many layers ``more`` at the end, which are not heard."""
+    own = network.state_dict()
+    state = {
+        name if name.startswith(("text_model.", "text_proj")) else f"text_model.{name}": t for name, t in own.items()
+    }
+    count = network.config.num_hidden_layers
+    for name in [name for name in state if f".layers.{count - 1}." in name]:
+        for number in range(count, count + more):
+            state[name.replace(f".layers.{count - 1}.", f".layers.{number}.")] = torch.ones_like(state[name])
+    if "text_projection.weight" not in state:
+        state["text_projection.weight"] = torch.eye(network.config.hidden_size)
     found = {
         f"{at}token_embedding.weight": state["text_model.embeddings.token_embedding.weight"],
         f"{at}positional_embedding": state["text_model.embeddings.position_embedding.weight"],
@@ -81,7 +91,7 @@ def open_clip(network: Any, at: str) -> dict[str, Tensor]:
     }
     for kind in ("weight", "bias"):
         found[f"{at}ln_final.{kind}"] = state[f"text_model.final_layer_norm.{kind}"]
-        for number in range(network.config.num_hidden_layers):
+        for number in range(count + more):
             layer, block = f"text_model.encoder.layers.{number}.", f"{at}transformer.resblocks.{number}."
             names = {"layer_norm1": "ln_1", "layer_norm2": "ln_2", "mlp.fc1": "mlp.c_fc", "mlp.fc2": "mlp.c_proj"}
             for new, old in {**names, "self_attn.out_proj": "attn.out_proj"}.items():
@@ -101,7 +111,9 @@ def tensors_of(pipe: Any) -> dict[str, Tensor]:
     found = {f"model.diffusion_model.{old}": state[new] for new, old in unet_names(pipe.unet).items()}
     found |= {f"first_stage_model.{name}": tensor for name, tensor in vae_tensors(pipe.vae).items()}
     second = getattr(pipe, "text_encoder_2", None)
-    if second is None:
+    if second is None and pipe.unet.config.use_linear_projection:
+        found |= open_clip(pipe.text_encoder, "cond_stage_model.model.", more=1)
+    elif second is None:
         found |= clip_tensors(pipe.text_encoder, "cond_stage_model.transformer.")
     else:
         found |= clip_tensors(pipe.text_encoder, "conditioner.embedders.0.transformer.")
@@ -129,6 +141,24 @@ def sd(folder: Path) -> Any:
         diffusers.StableDiffusionPipeline(
             vae=wide_vae(), text_encoder=encoder, tokenizer=tiny.clip_tokenizer(), unet=tiny.unet(32, **options),
             scheduler=schedule, safety_checker=None, feature_extractor=None, requires_safety_checker=False,
+        ),
+        folder,
+    )  # fmt: skip
+
+
+@tiny.quiet
+def sd2(folder: Path) -> Any:
+    """A pipeline whose settings are those of Stable Diffusion 2 at 768 pixels, in small."""
+    diffusers = importlib.import_module("diffusers")
+    options = {"block_out_channels": (32, 64), "norm_num_groups": 32, "attention_head_dim": (1, 1)}
+    schedule = diffusers.DDIMScheduler(
+        **tiny.SD_SCHEDULE, clip_sample=False, set_alpha_to_one=False, prediction_type="v_prediction"
+    )
+    return tiny.saved(
+        diffusers.StableDiffusionPipeline(
+            vae=wide_vae(), text_encoder=tiny.clip(32, heads=1, hidden_act="gelu"), tokenizer=tiny.clip_tokenizer(),
+            unet=tiny.unet(32, use_linear_projection=True, **options), scheduler=schedule, safety_checker=None,
+            feature_extractor=None, requires_safety_checker=False,
         ),
         folder,
     )  # fmt: skip
