@@ -120,6 +120,7 @@ def add(source: Path, settings: Settings | None = None) -> ModelCard:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         for name in (CARD, *card.files):
+            (part / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, part / name)
         verify(read_card(part))  # what was copied, not what was looked at
         part.rename(folder / card.name)
