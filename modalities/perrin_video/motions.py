@@ -126,7 +126,7 @@ def said(thing: str, motion: Motion, generator: np.random.Generator | None = Non
 
     phrase = one(KINDS[motion.kind])
     if motion.kind == "apart":
-        thing = f"two {thing}" if thing.endswith("s") else f"two {thing}s"
+        thing = f"two {_several(thing)}"
     elif thing.split()[0] not in ("a", "an", "the") and not thing.endswith("s"):
         article = "an" if thing[0] in "aeiou" else "a"
         thing = f"{article} {thing}" if generator is None or generator.random() < 0.6 else thing
@@ -134,3 +134,12 @@ def said(thing: str, motion: Motion, generator: np.random.Generator | None = Non
     first = generator is not None and generator.random() < 0.5
     words = [thing, adverb, phrase] if adverb == "slowly" or (first and adverb == "quickly") else [thing, phrase, adverb]
     return " ".join(word for word in words if word)
+
+
+def _several(thing: str) -> str:
+    """The plural, as good as a rule of four lines has it."""
+    if thing.endswith("s"):
+        return thing
+    if thing.endswith("y") and thing[-2:-1] not in "aeiou":
+        return thing[:-1] + "ies"
+    return thing + ("es" if thing.endswith(("ch", "sh", "x")) else "s")
