@@ -132,7 +132,9 @@ def said(thing: str, motion: Motion, generator: np.random.Generator | None = Non
         thing = f"{article} {thing}" if generator is None or generator.random() < 0.6 else thing
     adverb = one(ADVERBS[motion.speed]) if motion.speed and phrase else ""
     first = generator is not None and generator.random() < 0.5
-    words = [thing, adverb, phrase] if adverb == "slowly" or (first and adverb == "quickly") else [thing, phrase, adverb]
+    words = (
+        [thing, adverb, phrase] if adverb == "slowly" or (first and adverb == "quickly") else [thing, phrase, adverb]
+    )
     return " ".join(word for word in words if word)
 
 

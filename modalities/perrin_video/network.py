@@ -5,13 +5,14 @@ frame by frame (a pose, see `perrin_video.motions`), and sees the frame in the t
 
 .. math:: q = R_{-\theta} (p - m) / s
 
-for a place p, the thing's middle m, size s and angle theta. Attention along time then has rotary positions of (time, q):
-a part of the thing finds itself in other frames wherever it has gone. What a layer adds is zero at first, so that the
-network gives, frame by frame, what the image network gives, until training says otherwise; `still` switches all of it
-off.
+for a place p, the thing's middle m, size s and angle theta. Attention along time then has rotary positions of
+(time, q): a part of the thing finds itself in other frames wherever it has gone. What a layer adds is zero at first, so
+that the network gives, frame by frame, what the image network gives, until training says otherwise; `still` switches
+all of it off.
 
-Each frame may have a time of its own, and some may be given: they are told to the network as clean, and what it says of
-them is what they are.
+Beside the frames the network sees a portrait: a clean picture of the thing, as the image model draws it. Each frame may
+have a time of its own, and some may be given: they are told to the network as clean, and what it says of them is what
+they are.
 
 References:
     Ho et al., Video Diffusion Models (2022), section 3; Blattmann et al., Align your Latents (2023), section 3.1;
@@ -31,7 +32,7 @@ from perrin.nn.attention import attend, merge_heads, rotary, rotate, split_heads
 from perrin.nn.temporal import fold_frames, unfold_frames
 from perrin.nn.transformer import checkpointed, patches, time_features, unpatches
 
-__all__ = ["MotionReader", "MotionLayers", "VideoTransformer"]
+__all__ = ["MotionLayers", "MotionReader", "VideoTransformer"]
 
 POSE = 7
 BEAT = 8.0
@@ -62,7 +63,12 @@ class MotionReader(nn.Module):
         )
         self.inner = nn.Linear(96 + 64, hidden)
         self.outer = nn.Sequential(
-            nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, hidden), nn.SiLU(), nn.Linear(hidden, POSE)
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, hidden),
+            nn.SiLU(),
+            nn.Linear(hidden, POSE),
         )
 
     def forward(self, context: Tensor, mask: Tensor, seconds: Tensor) -> Tensor:
@@ -91,7 +97,7 @@ def beats(seconds: Tensor) -> Tensor:
 
 
 def own_coordinates(pose: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The places of a grid as the thing sees them: poses (..., 7) to (..., N, 2), 1 at the edge of what fills a frame."""
+    """The places of a grid as the thing sees them, 1 at the edge of what fills a frame: poses (..., 7) to (..., N, 2)."""
     down, right = (torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=pose.device, dtype=pose.dtype) for n in grid)
     y, x = (part.flatten() for part in torch.meshgrid(down, right, indexing="ij"))
     px, py, log_size, cos, sin, _, apart = (part[..., None] for part in pose.unbind(-1))
@@ -132,7 +138,9 @@ class _Layer(nn.Module):
         shift1, scale1, shift2, scale2 = (told + self.table).to(x).unsqueeze(2).unbind(1)
         width, places = x.shape[-1:], x.shape[1]
         h = torch.addcmul(shift1, F.layer_norm(x, width), 1 + scale1) + place
-        q, k, v = (split_heads(part.unflatten(0, (-1, frames)).flatten(1, 2), self.heads) for part in self.qkv(h).chunk(3, -1))
+        q, k, v = (
+            split_heads(part.unflatten(0, (-1, frames)).flatten(1, 2), self.heads) for part in self.qkv(h).chunk(3, -1)
+        )
         q, k = rotate(unit(q) * self.gain.to(q), *angles), rotate(unit(k), *angles)
         seen = merge_heads(attend(q, k, v, mask, scale=1.0))
         x = x + self.out(seen).unflatten(1, (frames, places)).flatten(0, 1)
@@ -153,7 +161,13 @@ class MotionLayers(nn.Module):
     """
 
     def __init__(
-        self, width: int = 240, depth: int = 7, heads: int = 5, inner: int = 160, hidden: int = 256, causal: bool = False
+        self,
+        width: int = 240,
+        depth: int = 7,
+        heads: int = 5,
+        inner: int = 160,
+        hidden: int = 256,
+        causal: bool = False,
     ) -> None:
         super().__init__()
         self.width, self.heads, self.head, self.causal = width, heads, inner // heads, causal

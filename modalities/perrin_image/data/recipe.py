@@ -76,9 +76,7 @@ class _Style:
     read: int
 
 
-def prepare(
-    cache: Path, progress: Progress = _silent, *, pack: Path | None = None, styles: Sequence[str] = ()
-) -> Path:
+def prepare(cache: Path, progress: Progress = _silent, *, pack: Path | None = None, styles: Sequence[str] = ()) -> Path:
     """Build the pack, or return it where it is there already.
 
     Args:

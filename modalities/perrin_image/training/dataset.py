@@ -21,11 +21,11 @@ import yaml
 
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
+from perrin.pictures import to_tensor
 from perrin.training.data import PICTURES, Report, pack, read_source
 from perrin.training.data.decoders import picture
 from perrin_image.data import Record, attributions, open_pack, prepare
 from perrin_image.data.pencil import pencil_attributions, prepare_pencil
-from perrin_image.pictures import to_tensor
 
 __all__ = ["Pictures", "held_out", "load_pictures", "prompts", "to_tensor", "weights_of"]
 

@@ -1,7 +1,8 @@
 """What the layers along time train on, computed once: latents of rendered clips, and the tokens of their captions.
 
 Where the pictures come from, the recipe says: ``data.pictures`` names a function that returns captioned pictures, such
-as that of the image modality. NumPy files beside the run, named by a hash of what they were made from, mapped from disk.
+as that of the image modality. NumPy files beside the run, named by a hash of what they were made from and mapped from
+disk.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from perrin.models import ModelCard
 from perrin.nn import Autoencoder
 from perrin.nn.text import text_encoder
 from perrin.plugins import load_object
-from perrin_video.clips import FRAMES, PORTRAIT, Clip, draw_clip, held_out, render
+from perrin_video.clips import PORTRAIT, Clip, draw_clip, held_out, render
 
 __all__ = ["LENGTH", "Clips", "Pictures", "load_clips", "load_pictures", "to_tensor"]
 
@@ -87,9 +88,7 @@ ARRAYS = ("latents", "tokens", "mask", "poses", "seconds", "styles")
 
 
 @torch.inference_mode()
-def _make(
-    pictures: Pictures, codec: Autoencoder, base: ModelCard, path: Path, progress: Progress, count: int
-) -> None:
+def _make(pictures: Pictures, codec: Autoencoder, base: ModelCard, path: Path, progress: Progress, count: int) -> None:
     path.mkdir(parents=True, exist_ok=True)
     styles = base.conditioners["style"]
     clips: list[Clip] = []

@@ -28,7 +28,7 @@ from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
 from perrin.training.objective import Objective
 from perrin_video.clips import PORTRAIT, draw_clip, held_out, render
-from perrin_video.motions import KINDS, SPEEDS, Motion, pose, said
+from perrin_video.motions import Motion, pose
 from perrin_video.network import MotionLayers, MotionReader, VideoTransformer
 from perrin_video.training.dataset import LENGTH, Clips, Pictures, load_clips, load_pictures, to_tensor
 
@@ -175,7 +175,10 @@ class MotionTask:
         made = d.sample(denoiser, plan, shape=z.shape[1:], seeds=list(range(count)), condition=condition)
         error = (made - z).square().mean()
         shown = torch.stack(
-            [torch.stack([aim[:, :3], self.codec.decode(m.transpose(0, 1))[:, :3]]) for aim, m in zip([aim[1:] for aim in aims], made, strict=True)]
+            [
+                torch.stack([aim[:, :3], self.codec.decode(m.transpose(0, 1))[:, :3]])
+                for aim, m in zip([aim[1:] for aim in aims], made, strict=True)
+            ]
         )
         sheet = ((shown.clamp(-1, 1) + 1) * 127.5).byte().flatten(0, 1).permute(0, 3, 1, 4, 2)
         Image.fromarray(sheet.reshape(sheet.shape[0] * 64, -1, 3).numpy()).save(path)

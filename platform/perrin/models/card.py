@@ -46,6 +46,7 @@ class ModelCard(BaseModel):
         grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
         upscaler: the model that makes its results larger, where it lists sizes that it does not make itself.
+        image: the image model whose network it works with, where it has none of its own.
         sheet: it draws one thing in a square; of other shapes, what lies beside the square is empty.
         files: SHA-256 of every weight file and calibrated plan.
     """
@@ -66,6 +67,7 @@ class ModelCard(BaseModel):
     conditioners: dict[str, Any] = {}
     sizes: tuple[tuple[int, int], ...] = ()
     upscaler: str = ""
+    image: str = ""
     sheet: bool = False
     defaults: dict[str, Any] = {}
     data: dict[str, Any] = {}
