@@ -28,6 +28,10 @@ GROWTH = float(np.log(MOST / LEAST)) / 2
 """Of the logarithm of the size, a second."""
 
 
+CHANGING = 0.012
+"""Mean change from frame to frame, of 1, of a thing in its own middle that is not still."""
+
+
 @dataclass(frozen=True)
 class Seen:
     """What is seen of a clip, frame by frame, (F,) each.
@@ -162,6 +166,9 @@ def _slope(t: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float
 
 def _kind(t: npt.NDArray[np.float64], s: Seen, there: npt.NDArray[np.bool_]) -> tuple[str, float]:
     """The kind of motion, and its rate, 1 at no adverb."""
+    turning = _spinning(t, s, there)
+    if turning is not None:
+        return ("spin" if turning > 0 else "spin back"), abs(turning) / 180
     whole = there & ~s.cut
     use = whole if whole.sum() >= 4 else there
     ts, x, y, size = t[use], s.x[use], s.y[use], s.size[use]
@@ -172,7 +179,7 @@ def _kind(t: npt.NDArray[np.float64], s: Seen, there: npt.NDArray[np.bool_]) -> 
     ratio = float(np.log(max(size[-1], 1e-3) / max(size[0], 1e-3)))
     if abs(ratio) > 0.3 and np.ptp(x) < 0.35 and np.ptp(y) < 0.35:
         return ("grow" if ratio > 0 else "shrink"), _rate_to_end(ts, np.log(size)) / GROWTH
-    if s.wide[there][-1] > 1.35 * s.wide[there][0] and s.gap[there].max() > 0.02:
+    if s.wide[there][-1] > 1.15 * s.wide[there][0] and s.gap[there].max() > 0.02:
         return "apart", max(0.0, _slope(ts, s.wide[use] * 0.2)) / 0.14 * 0.9
     around = _orbit(t[there], s.x[there], s.y[there])
     if around is not None:
@@ -185,12 +192,19 @@ def _kind(t: npt.NDArray[np.float64], s: Seen, there: npt.NDArray[np.bool_]) -> 
         return "bounce", _beat(t[there], s.y[there])
     if np.ptp(x) > 0.2:
         return ("right" if _slope(ts, x) > 0 else "left"), abs(_slope(ts, x)) / RATE
-    turns = s.turn[1:][there[1:]]
-    per_second = turns / np.diff(t)[there[1:]]
-    if (np.abs(turns) > 4).mean() > 0.5 or s.change[1:].mean() > 0.03:
-        middle = float(np.median(per_second[np.abs(turns) > 4])) if (np.abs(turns) > 4).any() else 180.0
-        return ("spin" if middle >= 0 else "spin back"), abs(middle) / 180
+    if s.change[1:].mean() > CHANGING:  # of what looks alike from many sides nobody can tell how it turns
+        return "spin", 1.0
     return "still", 0.0
+
+
+def _spinning(t: npt.NDArray[np.float64], s: Seen, there: npt.NDArray[np.bool_]) -> float | None:
+    """Degrees a second of something that turns and stays where it is; None where nothing does."""
+    turns, steps = s.turn[1:][there[1:]], np.diff(t)[there[1:]]
+    seen = np.abs(turns) > 4
+    if len(turns) < 3 or seen.mean() < 0.6:
+        return None
+    same = np.sign(turns[seen]) == np.sign(np.median(turns[seen]))
+    return float(np.median(turns[seen] / steps[seen])) if same.mean() > 0.7 else None
 
 
 def _rate_to_end(t: npt.NDArray[np.float64], values: npt.NDArray[np.float64]) -> float:

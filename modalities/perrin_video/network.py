@@ -97,7 +97,7 @@ def beats(seconds: Tensor) -> Tensor:
 
 
 def own_coordinates(pose: Tensor, grid: tuple[int, int]) -> Tensor:
-    """The places of a grid as the thing sees them, 1 at the edge of what fills a frame: poses (..., 7) to (..., N, 2)."""
+    """The places of a grid as the thing sees them, 1 at the edge of what fills a frame: (..., 7) to (..., N, 2)."""
     down, right = (torch.linspace(-1 + 1 / n, 1 - 1 / n, n, device=pose.device, dtype=pose.dtype) for n in grid)
     y, x = (part.flatten() for part in torch.meshgrid(down, right, indexing="ij"))
     px, py, log_size, cos, sin, _, apart = (part[..., None] for part in pose.unbind(-1))

@@ -46,6 +46,7 @@ class Plot:
         told: (F,) the seconds that the model is told; those of a loop turn back.
         poses: (F, 7).
         given: uint8 (F, S, S, 4), empty where nothing was given; or None.
+        guide: the same for the model: things cut out of white paper.
         kept: (F,) frames that stay as they were given.
         picture: what was given that shows the thing, and its pose; or None, where the prompt says what it is.
         strength: how far to go from what was given; 1 where nothing of it is begun with.
@@ -56,6 +57,7 @@ class Plot:
     told: npt.NDArray[np.float64]
     poses: Poses
     given: Frames | None
+    guide: Frames | None
     kept: npt.NDArray[np.bool_]
     picture: tuple[Frames, Poses] | None = None
     strength: float = 1.0
@@ -87,18 +89,19 @@ def plot_of(p: VideoParameters, inputs: Mapping[str, InputFile], reader: Reader 
     if p.loop and reader is not None:
         told = periodic(reader, seconds, length)
     poses = np.tile(PORTRAIT, (count, 1)) if reader is None else reader(told)
-    plot = Plot(seconds, length, told, poses, None, np.zeros(count, bool))
-    pictures = {at: cut_out(read_picture(name, inputs[name], side, side)) for name, at in _ends(p, count)}
+    plot = Plot(seconds, length, told, poses, None, None, np.zeros(count, bool))
+    pictures = {at: read_picture(name, inputs[name], side, side) for name, at in _ends(p, count)}
     if not pictures:
         return plot
     given = np.zeros((count, side, side, 4), np.uint8)
     kept = plot.kept.copy()
     for at, picture in pictures.items():
         given[at], kept[at] = picture, True
-    measured = {at: _measured(picture) for at, picture in pictures.items()}
+    guide = np.stack([cut_out(frame) for frame in given])
+    measured = {at: _measured(guide[at]) for at in pictures}
     poses = through(poses, measured) if reader is not None else _between(count, measured)
     first = min(pictures)
-    return replace(plot, poses=poses, given=given, kept=kept, picture=(pictures[first], measured[first]))
+    return replace(plot, poses=poses, given=given, guide=guide, kept=kept, picture=(guide[first], measured[first]))
 
 
 def _ends(p: VideoParameters, count: int) -> list[tuple[str, int]]:
@@ -165,10 +168,11 @@ def _from_clip(p: VideoParameters, file: InputFile, side: int) -> Plot:
     count = p.frames or max(1, min(240, round(clip.length * rate)))
     seconds = np.asarray(p.times, np.float64) if p.times else np.arange(count) / rate
     frames = clip.at(seconds)
+    guide = np.stack([cut_out(frame) for frame in frames])
     kept = np.zeros(count, bool)
     if p.keep is not None:
         kept[frames_named(p.keep, count)] = True
-    measured = {at: found for at, frame in enumerate(frames) if (found := pose_of(frame)) is not None}
+    measured = {at: found for at, frame in enumerate(guide) if (found := pose_of(frame)) is not None}
     if p.keep is not None:
         measured = {at: found for at, found in measured.items() if kept[at]} or measured
     poses = _between(count, measured) if measured else np.tile(PORTRAIT, (count, 1))
@@ -177,8 +181,8 @@ def _from_clip(p: VideoParameters, file: InputFile, side: int) -> Plot:
     picture = None
     if (p.prompt is None or p.keep is not None) and measured:
         at = max(measured, key=lambda number: float(measured[number][2]))
-        picture = (frames[at], measured[at])
-    return Plot(seconds, length, seconds, poses, frames, kept, picture, strength)
+        picture = (guide[at], measured[at])
+    return Plot(seconds, length, seconds, poses, frames, guide, kept, picture, strength)
 
 
 def _filled(between: int, frames: Frames, seconds: npt.NDArray[np.float64], length: float) -> Plot:
@@ -187,14 +191,15 @@ def _filled(between: int, frames: Frames, seconds: npt.NDArray[np.float64], leng
     given = np.zeros((count, *frames.shape[1:]), np.uint8)
     kept = np.zeros(count, bool)
     given[::step], kept[::step] = frames, True
+    guide = np.stack([cut_out(frame) for frame in given])
     when = np.interp(np.arange(count) / step, np.arange(len(frames)), seconds)
-    measured = {at * step: found for at, frame in enumerate(frames) if (found := pose_of(frame)) is not None}
+    measured = {at: found for at in np.flatnonzero(kept).tolist() if (found := pose_of(guide[at])) is not None}
     poses = _between(count, measured) if measured else np.tile(PORTRAIT, (count, 1))
     picture = None
     if measured:
         at = max(measured, key=lambda number: float(measured[number][2]))
-        picture = (given[at], measured[at])
-    return Plot(when, length, when, poses, given, kept, picture)
+        picture = (guide[at], measured[at])
+    return Plot(when, length, when, poses, given, guide, kept, picture)
 
 
 def as_tensor(values: npt.NDArray[Any], device: str) -> torch.Tensor:

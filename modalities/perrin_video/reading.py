@@ -19,7 +19,7 @@ from PIL import Image, ImageSequence, UnidentifiedImageError
 
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
-from perrin.picture_files import MOST_PIXELS, cut_out
+from perrin.picture_files import MOST_PIXELS
 
 __all__ = ["MOST_SECONDS", "Given", "read_clip"]
 
@@ -39,7 +39,7 @@ class Given:
     """A clip that was given.
 
     Attributes:
-        frames: uint8 (F, side, side, 4).
+        frames: uint8 (F, side, side, 4), as they were given.
         seconds: (F,) when each is shown, the first at 0.
         length: seconds, the last frame's included.
     """
@@ -61,7 +61,7 @@ class Given:
 
 
 def read_clip(field: str, file: InputFile, side: int) -> Given:
-    """The clip in ``file``, fitted into a square by cover and crop, white paper around its things cut away.
+    """The clip in ``file``, fitted into a square by cover and crop.
 
     Args:
         field: the parameter that it was given for.
@@ -79,7 +79,7 @@ def read_clip(field: str, file: InputFile, side: int) -> Given:
             if len(frames) == MOST_READ or when - (seconds[0] if seconds else when) > MOST_SECONDS:
                 wanted = f"a clip of at most {MOST_SECONDS:g} s and {MOST_READ} frames"
                 raise InvalidInput(field, f"{len(frames)} frames and more", wanted)
-            frames.append(cut_out(np.asarray(_square(picture, side))))
+            frames.append(np.asarray(_square(picture, side)))
             seconds.append(when)
     except (InvalidInput, MemoryError):
         raise

@@ -114,7 +114,7 @@ class VideoRuntime:
             condition["loop"] = True
         if p.causal:
             condition["causal"] = True
-        latents = None if plot.given is None else self._encoded(plot.given).transpose(0, 1)[None]
+        latents = None if plot.guide is None else self._encoded(plot.guide).transpose(0, 1)[None]
         if latents is not None and plot.kept.any():
             condition |= {"given": latents, "kept": as_tensor(plot.kept, self.device)}
         grid = self._grid(p.steps)
@@ -230,10 +230,11 @@ class VideoRuntime:
             raise Degenerate("the clip has NaN or infinity in it; try another seed, or less guidance")
         parts = [to_pixels(self._codec.decode(part)) for part in latent.transpose(0, 1).split(AT_ONCE)]
         frames = [on(frame, p.background) for frame in np.concatenate(parts)]
-        if plot.given is not None:
+        before = plot.given if p.background == "white" else plot.guide
+        if before is not None:
             kept = np.ones_like(plot.kept) if plot.strength == 0 else plot.kept
             for number in np.flatnonzero(kept):
-                frames[number] = over(plot.given[number], p.background)
+                frames[number] = over(before[number], p.background)
         made = np.stack([_enlarged(frame, p.size or self._side) for frame in frames])
         return VideoClip(made, plot.seconds, plot.length, plot.moves and len(frames) > 1, plot.strength == 0)
 
