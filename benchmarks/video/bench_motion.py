@@ -1,4 +1,4 @@
-"""What `emoji-motion` makes of captions, by arithmetic: kind, direction and speed of motion, steadiness, identity, drift.
+"""What `emoji-motion` makes of captions, by arithmetic: kind and speed of motion, steadiness, identity, drift.
 
     python benchmarks/video/bench_motion.py [--real 300] [--seeds 1] [--model emoji-motion] [--sheet sheet.png]
         [--out figures.json] [--only combinations real drift distances]
@@ -193,7 +193,7 @@ def _change(frames: Frames) -> float:
 
 
 def flow(frames: Frames) -> tuple[float, float]:
-    """Mean length of the flow, in pixels, where something is; and the mean error of a frame warped to the next, of 1."""
+    """Mean length of the flow in pixels where something is, and mean error of a frame warped to the next, of 1."""
     alpha = frames[..., 3:].astype(np.float32) / 255
     white = (frames[..., :3] * alpha + 255 * (1 - alpha)) / 255
     gray = white.mean(-1)

@@ -68,9 +68,10 @@ def write(clip: VideoClip, name: str, metadata: Mapping[str, Any]) -> bytes:
         case "webp":
             pictures = [Image.fromarray(frame) for frame in clip.frames]
             stream = io.BytesIO()
+            # Every frame is whole (kmax): between others, libwebp drops the alpha of pictures with few colours.
             pictures[0].save(
                 stream, "WEBP", save_all=True, append_images=pictures[1:], duration=clip.lasts, loop=0, lossless=True,
-                xmp=packet(metadata, prompt, software),
+                kmin=0, kmax=1, xmp=packet(metadata, prompt, software),
             )  # fmt: skip
             return stream.getvalue()
     return _zip(clip, metadata)
