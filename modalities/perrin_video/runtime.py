@@ -15,7 +15,9 @@ from torch import Tensor
 from perrin import diffusion as d
 from perrin.diffusion import Run
 from perrin.diffusion.grid import Grid
+from perrin.diffusion.noise import normals
 from perrin.diffusion.plan import Plan
+from perrin.diffusion.sampling import Noise
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import Format
@@ -126,9 +128,21 @@ class VideoRuntime:
             shape=(portrait.shape[1], count, wide, wide),
             seeds=[int(p.item(number)["seed"]) for number in range(p.count)],
             condition=condition,
+            noise=self._noise(p, (portrait.shape[1], count, wide, wide)),
             initial=latents if len(rest) < len(grid) else None,
             device=self.device,
         )
+
+    def _noise(self, p: VideoParameters, shape: tuple[int, int, int, int]) -> Noise:
+        """Draws of which a share, the card's, is the same in all frames; all of them follow from an item's seed."""
+        seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
+        share = float(self.card.data.get("shared_noise", 0.0))
+
+        def draw(index: int) -> npt.NDArray[np.float32]:
+            own, same = normals(seeds, index, shape), normals(seeds, index, (shape[0], 1, *shape[2:]), "shared")
+            return (np.sqrt(share) * same + np.sqrt(1 - share) * own).astype(np.float32)
+
+        return draw
 
     def _prompts(self, p: VideoParameters) -> list[tuple[float, str]]:
         return [(0.0, p.prompt or ""), *stops(p.travel)]
