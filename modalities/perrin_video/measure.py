@@ -98,7 +98,8 @@ def look(frames: Frames) -> Seen:
         columns = np.flatnonzero(seen[number].any(0))
         if len(columns):
             gap[number] = 1 - len(columns) / (columns[-1] - columns[0] + 1)
-    cut = seen[:, 0].any(1) | seen[:, -1].any(1) | seen[:, :, 0].any(1) | seen[:, :, -1].any(1)
+    rim = np.concatenate([seen[:, 0], seen[:, -1], seen[:, :, 0], seen[:, :, -1]], 1)
+    cut = np.asarray(rim.any(1))
     middles = [_centred(frame, (x[n], y[n])) for n, frame in enumerate(frames)]
     turns, changes = np.zeros(count), np.zeros(count)
     for number in range(1, count):

@@ -146,7 +146,8 @@ class _Layer(nn.Module):
         x = x + self.out(seen).unflatten(1, (frames, places)).flatten(0, 1)
         h = torch.addcmul(shift2, F.layer_norm(x, width), 1 + scale2) + place
         value, gate = self.up(h).chunk(2, -1)
-        return x + self.down(value * F.silu(gate))
+        out: Tensor = x + self.down(value * F.silu(gate))
+        return out
 
 
 class MotionLayers(nn.Module):

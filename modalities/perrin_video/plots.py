@@ -154,7 +154,7 @@ def periodic(reader: Reader, seconds: npt.NDArray[np.float64], length: float) ->
     good = amiss < amiss.min() + 0.06
     best = int(np.flatnonzero(good)[np.argmin(np.abs(np.log(ends[good] / length)))])
     if amiss[best] < 0.3:
-        return seconds * (ends[best] / length)
+        return np.asarray(seconds * (ends[best] / length), np.float64)
     half = length / 2
     return half - np.abs(seconds - half)
 

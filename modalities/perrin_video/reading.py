@@ -57,7 +57,8 @@ class Given:
     def at(self, seconds: npt.ArrayLike) -> Frames:
         """The frames that are shown at ``seconds``."""
         number = np.searchsorted(self.seconds, np.asarray(seconds) + 1e-6, side="right") - 1
-        return self.frames[number.clip(0, len(self.frames) - 1)]
+        shown: Frames = self.frames[number.clip(0, len(self.frames) - 1)]
+        return shown
 
 
 def read_clip(field: str, file: InputFile, side: int) -> Given:

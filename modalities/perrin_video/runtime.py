@@ -140,7 +140,8 @@ class VideoRuntime:
 
         def draw(index: int) -> npt.NDArray[np.float32]:
             own, same = normals(seeds, index, shape), normals(seeds, index, (shape[0], 1, *shape[2:]), "shared")
-            return (np.sqrt(share) * same + np.sqrt(1 - share) * own).astype(np.float32)
+            mixed = np.sqrt(share) * same + np.sqrt(1 - share) * own
+            return np.asarray(mixed, np.float32)
 
         return draw
 
