@@ -27,8 +27,8 @@ from perrin.models.weights import load_network
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
 from perrin.training.objective import Objective
-from perrin_video.clips import PORTRAIT, draw_clip, held_out, render
-from perrin_video.motions import Motion, pose
+from perrin_video.clips import FRAMES, PORTRAIT, draw_clip, held_out, render
+from perrin_video.motions import KINDS, Motion, pose
 from perrin_video.network import MotionLayers, MotionReader, VideoTransformer
 from perrin_video.training.dataset import LENGTH, Clips, Pictures, load_clips, load_pictures, to_tensor
 
@@ -189,13 +189,30 @@ class MotionTask:
         state = cast(VideoTransformer, network).motion.state_dict()
         save_file({key: value.bfloat16().contiguous() for key, value in state.items()}, folder / "motion.safetensors")
         (folder / "reader.safetensors").unlink(missing_ok=True)
+        side = self.card.sizes[0][0]
         return {
             "architecture": {"motion": {"kind": "motion", **self.options.get("layers", {})}},
+            "image": self.card.name,
             "process": self.card.process,
             "grid": {"shift": SHIFT},
             "prediction": self.card.prediction,
-            "sizes": [list(self.card.sizes[0])],
-            "data": {"clips": len(self.clips.captions), "held_out": len(held_out())},
+            "conditioners": {
+                "prompt": "minilm",
+                "motion": list(KINDS),
+                "style": self.card.conditioners.get("style", []),
+            },
+            "sizes": [[side * factor, side * factor] for factor in (1, 2, 4)],
+            "data": {
+                "clips": len(self.clips.captions),
+                "pictures": len(self.pictures.train),
+                "held_out_pictures": len(self.pictures.held_out),
+                "held_out_combinations": len(held_out()),
+                "frames": FRAMES,
+                "window": FRAMES,
+                "fps": 8.0,
+                "size": 4 * side,
+                "shared_noise": self.objective.shared_noise,
+            },
             "attributions": [
                 {"source": f"{package} {version}", "licence": licence, "line": line}
                 for package, version, licence, line in self.pictures.attributions
