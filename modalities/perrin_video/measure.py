@@ -135,7 +135,7 @@ def _turn(before: Image.Image, after: Image.Image) -> tuple[float, float]:
     ]
     plain = errors[len(ANGLES) // 2]
     best = int(np.argmin(errors))
-    if errors[best] > 0.8 * plain:  # it fits no better turned
+    if plain < 0.5 or errors[best] > 0.8 * plain:  # nothing has changed, or it fits no better turned
         return 0.0, float(plain / 255)
     return float(ANGLES[best]), float(plain / 255)
 

@@ -28,9 +28,9 @@ SIDE = 32
 
 
 def identity(frames: Frames) -> float:
-    """How alike the thing is in all frames that show it whole: 1 is the same everywhere; 0 to 1."""
+    """How alike the thing is in all frames that show it whole and more than half opaque: 1 is the same everywhere."""
     seen = look(frames)
-    whole = [n for n in range(len(frames)) if seen.size[n] > 0.08 and not seen.cut[n]]
+    whole = [n for n in range(len(frames)) if seen.size[n] > 0.08 and seen.opacity[n] > 0.5 and not seen.cut[n]]
     if len(whole) < 2:
         return 1.0
     turned = np.cumsum(seen.turn)
