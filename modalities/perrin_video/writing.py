@@ -92,14 +92,15 @@ def _encoded(clip: VideoClip, container: str, tags: Mapping[str, str]) -> bytes:
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
         stream.thread_count = stream.codec_context.thread_count = 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
-        at = 0
-        for picture, lasts in zip(clip.frames, clip.lasts, strict=True):
+        begins = np.cumsum([0, *clip.lasts])[:-1].tolist()
+        length = dict(zip(begins, clip.lasts, strict=True))
+        made: list[Any] = []
+        for picture, at in zip(clip.frames, begins, strict=True):
             frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture[..., :3]), format="rgb24")
-            frame.pts, frame.time_base, frame.duration = at, Fraction(1, TICKS), lasts
-            at += lasts
-            for part in stream.encode(frame):
-                target.mux(part)
-        for part in stream.encode():
+            frame.pts, frame.time_base = at, Fraction(1, TICKS)
+            made += stream.encode(frame)
+        for part in (*made, *stream.encode()):
+            part.duration = length.get(part.pts, 1)  # without it the last frame is shown for one tick
             target.mux(part)
     return stream_file.getvalue()
 

@@ -67,6 +67,12 @@ def test_frames_and_their_times_come_back(name: str, seconds: Any) -> None:
     assert [int(np.flatnonzero(row)[0]) for row in box] == pytest.approx([4, 12, 20, 28, 36, 44], abs=1)
 
 
+def test_the_last_frame_is_shown_as_long_as_it_lasts() -> None:
+    with av.open(io.BytesIO(write(clip(seconds=[0, 0.1, 0.2, 0.5, 1.0, 1.1], length=1.6), "mp4", {}))) as container:
+        assert container.duration is not None
+        assert container.duration / av.time_base == pytest.approx(1.6, abs=0.002)
+
+
 @pytest.mark.parametrize("name", ["gif", "webp"])
 def test_transparency_comes_back(name: str) -> None:
     found = read_clip("video", given(write(clip(channels=4), name, METADATA)), 64)
