@@ -28,14 +28,14 @@ from perrin.models.checkpoints.pipelines import load_pipeline
 from perrin.models.checkpoints.pipelines.pictures import Pictures
 from perrin.nn.circular import circular
 from perrin.nn.lora import PREFIX, Adapted
+from perrin.picture_files import read_picture
+from perrin.pictures import CHANNELS, over
 from perrin.training.adapters import Adapter, read_adapter, stack
 from perrin_image.adapters import LORA, card_of, weights_of
 from perrin_image.beside import Condition, Told
 from perrin_image.control import read_control
 from perrin_image.face import ImageParameters
 from perrin_image.painting import Canvas
-from perrin_image.pictures import CHANNELS, over
-from perrin_image.reading import read_picture
 from perrin_image.sizes import Layout
 
 __all__ = ["BesideCheckpoint", "Coded"]

@@ -23,6 +23,7 @@ from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.circular import Ring
 from perrin.nn.text import text_encoder
+from perrin.pictures import CHANNELS, Pixels, to_pixels
 from perrin_image.beside import Beside, Told
 from perrin_image.between import conditions, slerp
 from perrin_image.checkpoints import BesideCheckpoint, Coded
@@ -31,7 +32,6 @@ from perrin_image.codecs import Codec, Latents, Plain
 from perrin_image.face import ImageParameters, no_transparency
 from perrin_image.finishing import Finish
 from perrin_image.painting import canvas_of
-from perrin_image.pictures import CHANNELS, Pixels, to_pixels
 from perrin_image.prompts import read_prompt
 from perrin_image.sizes import channels_of, layout_of
 from perrin_image.tiles import OTHER

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perrin.clip_notes import read_gif, read_mp4, read_webm, read_zip
 from perrin.errors import InvalidInput, NotFound
 from perrin.media import sniff
 from perrin.xmp import read_jpeg, read_webp
@@ -106,5 +107,9 @@ READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
     "image/png": ("PNG", _read_png),
     "image/webp": ("WebP", read_webp),
     "image/jpeg": ("JPEG", read_jpeg),
+    "image/gif": ("GIF", read_gif),
+    "video/mp4": ("MP4", read_mp4),
+    "video/webm": ("WebM", read_webm),
+    "application/zip": ("ZIP of frames", read_zip),
 }
 """Media type -> (name of the kind, reader of the JSON text)."""

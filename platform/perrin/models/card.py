@@ -65,6 +65,7 @@ class ModelCard(BaseModel):
         grid: how times are spaced: arguments of the grid that the modality samples on, such as ``shift``.
         process: the forward process and its arguments, see `perrin.diffusion.process.from_config`.
         upscaler: the model that makes its results larger, where it lists sizes that it does not make itself.
+        image: the image model whose network it works with, where it has none of its own.
         sheet: it draws one thing in a square; of other shapes, what lies beside the square is empty.
         multiple: sizes that are not listed will do too, where both sides are multiples of this; 0: they will not.
         checkpoint: where the model's networks are not Perrin's own, whose they are.
@@ -88,6 +89,7 @@ class ModelCard(BaseModel):
     sizes: tuple[tuple[int, int], ...] = ()
     upscaler: str = ""
     multiple: int = Field(0, ge=0)
+    image: str = ""
     sheet: bool = False
     checkpoint: Checkpoint | None = None
     defaults: dict[str, Any] = {}

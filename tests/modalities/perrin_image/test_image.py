@@ -18,9 +18,9 @@ from perrin.errors import Degenerate, InvalidInput, ModelError, UnknownName
 from perrin.models import find, verify
 from perrin.models.card import read_card
 from perrin.models.weights import load_network
+from perrin.pictures import grid_of, to_pixels, transparent
 from perrin.plugins import modality
 from perrin_image.data.colours import dominant_colour
-from perrin_image.pictures import grid_of, to_pixels, transparent
 from perrin_image.runtime import ImageRuntime
 
 

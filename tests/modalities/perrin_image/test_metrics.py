@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from perrin.errors import InvalidInput
+from perrin.metrics.distances import frechet, kernel, kernel_once
 from perrin_image.metrics.copies import copies
-from perrin_image.metrics.distances import frechet, kernel, kernel_once
 from perrin_image.metrics.features import Features
 from perrin_image.metrics.known import small
 

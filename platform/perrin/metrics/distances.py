@@ -1,4 +1,4 @@
-r"""How far one set of pictures is from another, in features.
+r"""How far one set is from another, in features of its items.
 
 The Frechet distance takes both for Gaussians,
 

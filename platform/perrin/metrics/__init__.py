@@ -1,0 +1,1 @@
+"""Measures that serve every modality."""
