@@ -28,12 +28,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perrin.metrics.distances import frechet, kernel
+from perrin.pictures import grid_of, to_pixels
 from perrin.settings import Settings
 from perrin.training.loop import learning_rate, run_stage
 from perrin.training.recipe import Stage, read_recipe
 from perrin_image.data.cifar import CLASSES
 from perrin_image.metrics.features import NAME, Features
-from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.cifar import CifarTask, draw, to_colours
 
 TIMED, PART = 6, 50

@@ -29,10 +29,10 @@ from torch import Tensor
 from torch.nn import functional as F
 
 import perrin
+from perrin.pictures import Pixels, grid_of, over, to_pixels
 from perrin.training.perceptual import Perceptual
 from perrin_image.metrics.captions import ranks, sentences
 from perrin_image.metrics.features import NAME, Features
-from perrin_image.pictures import Pixels, grid_of, over, to_pixels
 
 SEED, SIDE = 7, 64
 Mask = npt.NDArray[np.bool_]

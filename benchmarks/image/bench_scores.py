@@ -34,11 +34,11 @@ from torch import Tensor
 import perrin
 from perrin.metrics.distances import frechet, kernel
 from perrin.models import ModelCard
+from perrin.pictures import Pixels, grid_of, to_pixels
 from perrin_image.metrics.captions import CaptionNetwork, Ranks, ranks, sentences
 from perrin_image.metrics.copies import Copies, copies
 from perrin_image.metrics.features import NAME, Features
 from perrin_image.metrics.known import autoencoder, small, through
-from perrin_image.pictures import Pixels, grid_of, to_pixels
 
 SEED, TOGETHER, WORST, NONE = 7, 16, 12, "-"
 HEAD = (

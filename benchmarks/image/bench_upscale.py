@@ -26,12 +26,12 @@ from torch import Tensor
 from perrin.models import ModelCard, find
 from perrin.models.card import read_card
 from perrin.nn import UNet
+from perrin.pictures import Pixels, grid_of, over, to_tensor
 from perrin.settings import Settings
 from perrin.training import read_recipe
 from perrin.training.perceptual import Perceptual
 from perrin_image.data.large import open_large, prepare_large
 from perrin_image.metrics.known import autoencoder
-from perrin_image.pictures import Pixels, grid_of, over, to_tensor
 from perrin_image.training.dataset import held_out
 from perrin_image.training.upscale import UpscaleTask, worn
 from perrin_image.upscaling import FACTOR, Upscaler

@@ -44,6 +44,13 @@ def _image(record: ArtifactRecord, data: bytes, caption: str) -> None:
         _file(record, data, caption)
 
 
+def _video(record: ArtifactRecord, data: bytes, caption: str) -> None:
+    if record.media_type.startswith("video/"):
+        st.video(data, format=record.media_type, loop=True, autoplay=True, muted=True, width="stretch")
+    else:
+        _image(record, data, caption)  # a GIF or WebP moves by itself
+
+
 def _table(record: ArtifactRecord, data: bytes, caption: str) -> None:
     if record.media_type not in {"text/csv", "text/tab-separated-values"}:
         _file(record, data, caption)
@@ -91,6 +98,7 @@ def _file(record: ArtifactRecord, data: bytes, caption: str) -> None:
 VIEWS: Mapping[str, Callable[[ArtifactRecord, bytes, str], None]] = {
     "audio": _audio,
     "image": _image,
+    "video": _video,
     "molecule": _molecule,
     "table": _table,
     "file": _file,

@@ -62,7 +62,8 @@ class Mel:
     @cached_property
     def _inverse(self) -> Tensor:
         """(bands, window / 2 + 1): least squares."""
-        return torch.linalg.pinv(self._bank)
+        inverse: Tensor = torch.linalg.pinv(self._bank)
+        return inverse
 
     @cached_property
     def _hann(self) -> Tensor:

@@ -16,6 +16,7 @@ from perrin.errors import InvalidInput
 from perrin.models import ModelCard, models
 
 __all__ = [
+    "LORA",
     "MOST",
     "MOST_WEIGHT",
     "Lora",

@@ -29,8 +29,12 @@ from perrin_image.control import plane, read_control
 from perrin_image.face import ImageParameters
 from perrin_image.like import LikeNetwork, read_like
 from perrin_image.metrics.features import Features
+from perrin_image.sizes import Layout
 
-__all__ = ["Beside", "Told"]
+__all__ = ["Beside", "Condition", "Told"]
+
+Condition = dict[str, Tensor]
+"""What one branch hears."""
 
 KEPT = 16
 """Adapters that stay in memory."""
@@ -89,12 +93,13 @@ class Beside:
 
     Attributes:
         denoiser: of the network; requests with no control share it.
+        network: the network itself.
     """
 
-    def __init__(self, network: nn.Module, device: str, process: Process, prediction: str) -> None:
-        self._adapted, self._device = Adapted(network), device
-        self._options: dict[str, Any] = {"process": process, "prediction": prediction}
-        self._network = network
+    def __init__(self, network: nn.Module, device: str, process: Process, card: ModelCard) -> None:
+        self._adapted, self._device, self._card = Adapted(network), device, card
+        self._options: dict[str, Any] = {"process": process, "prediction": card.prediction}
+        self.network = network
         self.denoiser = Denoiser(self._adapted, **self._options)
         self._kept: OrderedDict[tuple[str, str], Any] = OrderedDict()
         self._seen: Features | None = None
@@ -104,7 +109,7 @@ class Beside:
         p: ImageParameters,
         card: ModelCard,
         inputs: Mapping[str, InputFile],
-        sides: tuple[int, int],
+        layout: Layout,
     ) -> Told:
         """What a resolved request tells the network.
 
@@ -112,7 +117,7 @@ class Beside:
             p: the request.
             card: of the network's model.
             inputs: its files.
-            sides: width and height of what is sampled, in pixels.
+            layout: of the picture.
 
         Raises:
             InvalidInput: a picture cannot be read, or an adapter is not there any more.
@@ -123,7 +128,7 @@ class Beside:
         for kind in p.control:
             adapter = card_of("control_model", cast(str, p.control_model), card)
             denoiser = self.controlled(adapter)
-            found = read_control(kind, inputs[f"control.{kind}"], *sides)
+            found = read_control(kind, inputs[f"control.{kind}"], *layout.sampled)
             planes = plane(kind, tuple(adapter.conditioners["control"]), found)
             more["control"] = torch.from_numpy(planes)[None].to(self._device)
             more["strength"] = torch.tensor([p.control_strength], dtype=torch.float32, device=self._device)
@@ -135,6 +140,24 @@ class Beside:
             text = text_encoder(self._device)(heard)
             tokens = text.tokens[:, text.mask[0]]
         return Told(denoiser, {**more, **self.lora(weights_of(p.lora, card))}, tokens)
+
+    def spoken(self, texts: Sequence[str], told: Told, p: ImageParameters) -> list[Condition]:
+        """A condition for each text; the second one is that which is steered away from."""
+        styles = self._card.conditioners.get("style")
+        label = None if styles is None else torch.tensor([styles.index(p.style or "any")], device=self._device)
+        text = text_encoder(self._device)(list(texts))
+        return [
+            told.condition(text.tokens[i : i + 1], text.mask[i : i + 1], label, spoken=i != 1)
+            for i in range(len(texts))
+        ]
+
+    def scale(self, guidance: float) -> float:
+        """By how much the estimates of the branches are taken apart."""
+        return guidance
+
+    def tokens(self, sides: tuple[int, int]) -> int:
+        """How many the network sees of a picture with these sides, where its times depend on that."""
+        return 0
 
     def lora(self, wanted: Sequence[Lora]) -> dict[str, Tensor]:
         """The conditions that stand for these adapters together.
@@ -176,7 +199,7 @@ class Beside:
 
     def _read(self, card: ModelCard) -> Adapter:
         adapter = read_adapter(card.read(LORA), f"{card.name}: {LORA}")
-        linear = {name: layer for name, layer in self._network.named_modules() if isinstance(layer, nn.Linear)}
+        linear = {name: layer for name, layer in self.network.named_modules() if isinstance(layer, nn.Linear)}
         for name, (down, up) in adapter.layers.items():
             layer = linear.get(name)
             if layer is None or (up.shape[0], down.shape[1]) != layer.weight.shape:
@@ -187,7 +210,7 @@ class Beside:
         arguments = _arguments(card, "side")
         own = dict(arguments.pop("own"))
         own.pop("kind", None)
-        network = self._network
+        network = self.network
         assert isinstance(network, DiffusionTransformer)
 
         def make() -> SideNetwork:

@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -22,7 +22,7 @@ from torch import Tensor
 
 from perrin.diffusion.noise import normals
 
-__all__ = ["blend", "slerp"]
+__all__ = ["blend", "conditions", "slerp"]
 
 
 def blend(tokens: Tensor, mask: Tensor, places: Sequence[float]) -> tuple[Tensor, Tensor]:
@@ -38,6 +38,26 @@ def blend(tokens: Tensor, mask: Tensor, places: Sequence[float]) -> tuple[Tensor
     """
     u = torch.tensor(places, dtype=tokens.dtype, device=tokens.device)[:, None]
     return torch.lerp(tokens[:1], tokens[1:], u[..., None]), (mask[:1] & (u < 1)) | (mask[1:] & (u > 0))
+
+
+def conditions(first: Mapping[str, Tensor], last: Mapping[str, Tensor], places: Sequence[float]) -> dict[str, Tensor]:
+    """Conditions between those of two prompts: what is the same in both stays, numbers are interpolated.
+
+    Args:
+        first: of the first prompt, each (1, ...).
+        last: of the second one.
+        places: as of `blend`.
+    """
+    made = dict(first)
+    for name, value in first.items():
+        if value is last[name] or not value.is_floating_point() or value.dim() < 2:
+            continue
+        u = torch.tensor(places, dtype=value.dtype, device=value.device)
+        made[name] = torch.lerp(value, last[name], u.reshape(-1, *[1] * (value.dim() - 1)))
+    if "context_mask" in made:
+        tokens, mask = (torch.cat([first[name], last[name]]) for name in ("context", "context_mask"))
+        made["context"], made["context_mask"] = blend(tokens, mask, places)
+    return made
 
 
 def slerp(

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from perrin.nn import Autoencoder
 from perrin.nn.circular import circular
-from perrin_image.pictures import CHANNELS
+from perrin.pictures import CHANNELS
 
 __all__ = ["Codec", "Latents", "Plain"]
 

@@ -17,8 +17,8 @@ import numpy.typing as npt
 
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
-from perrin_image.pictures import Pixels
-from perrin_image.reading import cut_out, read_picture
+from perrin.picture_files import cut_out, read_picture
+from perrin.pictures import Pixels
 
 __all__ = ["KINDS", "LINES", "edges", "lines_in", "plane", "read_control"]
 
@@ -150,7 +150,7 @@ def read_control(kind: str, file: InputFile, width: int, height: int) -> Plane:
 
     Args:
         kind: of `KINDS`.
-        file: as of `perrin_image.reading.read_picture`.
+        file: as of `perrin.picture_files.read_picture`.
         width, height: pixels.
 
     Raises:

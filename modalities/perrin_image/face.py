@@ -16,9 +16,12 @@ from perrin.models.card import CALIBRATED
 from perrin_image.adapters import MOST, check_base, reader_of, resolved_lora, written
 from perrin_image.classes import class_of
 from perrin_image.prompts import read_prompt
-from perrin_image.sizes import Size, channels_of, layout_of, read_size, size_of
+from perrin_image.sizes import Size, channels_of, layout_of, pair, read_size, size_of
 
 __all__ = ["ImageParameters", "modality", "no_transparency"]
+
+MOST_LETTERS, OWN_LETTERS = 2000, 300
+"""Of a prompt; and of one for a model of this package, whose encoder hears no more."""
 
 STRENGTH = 0.6
 VARIATION = 0.4
@@ -40,12 +43,12 @@ class ImageParameters(Parameters):
     prompt: str | None = Field(
         None,
         min_length=1,
-        max_length=300,
+        max_length=MOST_LETTERS,
         title="Prompt",
         description="What to show, in English. (red:1.3) apple gives a part a weight, 0 to 2. With an image it may be "
         "left out. Of a model of classes, the name of one; left out: any.",
     )
-    negative: str = Field("", max_length=300, title="Negative prompt", description="What to steer away from.")
+    negative: str = Field("", max_length=MOST_LETTERS, title="Negative prompt", description="What to steer away from.")
     style: str | None = Field(None, max_length=40, title="Style", description="Drawing style, one the model knows.")
     size: Size | None = Field(
         None,
@@ -89,7 +92,7 @@ class ImageParameters(Parameters):
     morph: str | None = Field(
         None,
         min_length=1,
-        max_length=300,
+        max_length=MOST_LETTERS,
         title="Morph",
         json_schema_extra=BETWEEN,
         description="A second prompt; the items go evenly from the first to it.",
@@ -111,13 +114,13 @@ class ImageParameters(Parameters):
         description="How far towards morph and seed_to all items are. Left out: evenly from 0 to 1; one alone, half.",
     )
 
-    control: dict[Literal["edge", "scribble", "depth"], Annotated[str, Input("image/*")]] = Field(
+    control: dict[Literal["edge", "scribble", "depth", "picture"], Annotated[str, Input("image/*")]] = Field(
         {},
         max_length=1,
         title="Control",
         json_schema_extra=BESIDE,
         description="A picture that says where things are: lines, white on black or black on white, or depth. Of an "
-        "ordinary picture given as edge the edges are found first. Fitted like the image.",
+        "ordinary picture given as edge the edges are found first; a picture is given as it is. Fitted like the image.",
     )
     control_strength: float | None = Field(
         None,
@@ -188,8 +191,9 @@ class ImageParameters(Parameters):
         result = super(ImageParameters, self._begun(card)._between()._beside(card)).resolved(card)
         sizes = [size_of(*side) for side in card.sizes]
         size = result.size or sizes[0]
-        if size not in sizes:
-            raise InvalidInput("size", size, f"one of {', '.join(map(str, sizes))} for model {card.name}")
+        if size not in sizes and not _multiple(size, card.multiple):
+            other = f", or sides that are multiples of {card.multiple}" if card.multiple else ""
+            raise InvalidInput("size", size, f"one of {', '.join(map(str, sizes))}{other} for model {card.name}")
         layout = layout_of(card, size)
         if layout.factor > 1:
             find(card.upscaler, "image")
@@ -230,6 +234,9 @@ class ImageParameters(Parameters):
             raise InvalidInput("model", card.name, "a model that draws by itself")
         if self.background != "white" and channels_of(card) < 4:
             raise InvalidInput("background", self.background, f"white: model {card.name} has no transparency")
+        for name in ("prompt", "negative", "morph") if card.checkpoint is None else ():
+            if len(getattr(self, name) or "") > OWN_LETTERS:
+                raise InvalidInput(name, getattr(self, name), f"at most {OWN_LETTERS} characters for model {card.name}")
         if "prompt" not in card.conditioners:
             class_of(card, "prompt", self.prompt)
             class_of(card, "negative", self.negative or None)
@@ -289,6 +296,11 @@ class ImageParameters(Parameters):
         if self.sampler is None and (painting or strength < 1):
             changes |= {"sampler": card.defaults.get("sampler"), "steps": self.steps or card.defaults.get("steps")}
         return self.model_copy(update=changes)
+
+
+def _multiple(size: Size, step: int) -> bool:
+    """Whether both sides are multiples of ``step``; of 0 nothing is."""
+    return step > 0 and all(side % step == 0 for side in pair(size))
 
 
 def no_transparency(format: Format) -> InvalidInput:

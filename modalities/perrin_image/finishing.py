@@ -14,10 +14,10 @@ from PIL import Image
 from torch import Tensor
 
 from perrin.inputs import InputFile
+from perrin.picture_files import cut_out, detail, read_picture
+from perrin.pictures import Pixels, on, over, to_pixels, transparent
 from perrin_image.face import ImageParameters
 from perrin_image.painting import FADE, Canvas
-from perrin_image.pictures import Pixels, on, over, to_pixels, transparent
-from perrin_image.reading import cut_out, detail, read_picture
 from perrin_image.sizes import FACTOR, Layout
 from perrin_image.tiles import repeat
 from perrin_image.upscaling import Upscaler

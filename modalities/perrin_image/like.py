@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from perrin.inputs import InputFile
-from perrin_image.pictures import to_tensor
-from perrin_image.reading import cut_out, read_picture
+from perrin.picture_files import cut_out, read_picture
+from perrin.pictures import to_tensor
 
 __all__ = ["LikeNetwork", "read_like"]
 

@@ -18,9 +18,9 @@ from torch.nn import functional as F
 
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
+from perrin.picture_files import cut_out, read_mask, read_picture
+from perrin.pictures import Pixels, over, to_tensor
 from perrin_image.face import ImageParameters
-from perrin_image.pictures import Pixels, over, to_tensor
-from perrin_image.reading import cut_out, read_mask, read_picture
 from perrin_image.sizes import Layout
 
 __all__ = ["FADE", "Canvas", "canvas_of"]

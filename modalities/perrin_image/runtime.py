@@ -13,24 +13,25 @@ from perrin.diffusion import Run
 from perrin.diffusion.grid import Grid
 from perrin.diffusion.guidance import Guidance, Unguided
 from perrin.diffusion.plan import Plan
-from perrin.diffusion.process import Flow
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import SEED_LIMIT, Format
 from perrin.models import ModelCard, upscaler_of
+from perrin.models.grids import grid_of
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.circular import Ring
 from perrin.nn.text import text_encoder
+from perrin.pictures import CHANNELS, Pixels, to_pixels
 from perrin_image.beside import Beside, Told
-from perrin_image.between import blend, slerp
+from perrin_image.between import conditions, slerp
+from perrin_image.checkpoints import BesideCheckpoint, Coded
 from perrin_image.classes import class_of
 from perrin_image.codecs import Codec, Latents, Plain
 from perrin_image.face import ImageParameters, no_transparency
 from perrin_image.finishing import Finish
 from perrin_image.painting import canvas_of
-from perrin_image.pictures import CHANNELS, Pixels, to_pixels
 from perrin_image.prompts import read_prompt
 from perrin_image.sizes import channels_of, layout_of
 from perrin_image.tiles import OTHER
@@ -54,15 +55,20 @@ class ImageRuntime:
     """
 
     def __init__(
-        self, card: ModelCard, device: str, codec: Codec, network: torch.nn.Module, upscaler: Upscaler | None = None
+        self,
+        card: ModelCard,
+        device: str,
+        codec: Codec | Coded,
+        beside: Beside | BesideCheckpoint,
+        upscaler: Upscaler | None = None,
     ) -> None:
         self.card, self.device = card, device
-        self._codec, self._network = codec, network
+        self._codec, self._network = codec, beside.network
         self._upscaler = upscaler
         self._stage = None if upscaler is None else upscaler.network  # the engine counts a runtime's own networks
-        self._process = d.process.from_config(card.process)
-        self._beside = Beside(network, device, self._process, card.prediction)
-        self._ring = d.Denoiser(Ring(network), self._process, card.prediction)
+        self._process = beside.denoiser.process_of("")
+        self._beside = beside
+        self._ring = d.Denoiser(Ring(beside.network), self._process, card.prediction)
         self._clear = channels_of(card) == CHANNELS
 
     @classmethod
@@ -72,6 +78,10 @@ class ImageRuntime:
         Raises:
             ModelError: the model is not one that draws pictures, or its files, or those of its upscaler, are broken.
         """
+        process = d.process.from_config(card.process)
+        if card.checkpoint is not None:
+            hub, coded = BesideCheckpoint.load(card, device, process)
+            return cls(card, device, coded, hub)
         kind = next((name for name in ("transformer", "unet") if name in card.architecture), None)
         if kind is None or channels_of(card) not in (3, CHANNELS):
             got = ", ".join(card.architecture) or "nothing"
@@ -84,10 +94,21 @@ class ImageRuntime:
             codec = Latents(cast(Autoencoder, load_network(card, "autoencoder", device)), min(card.sizes[0]))
         larger = upscaler_of(card)
         upscaler = None if larger is None else Upscaler.load(larger, device)
-        return cls(card, device, codec, load_network(card, kind, device), upscaler)
+        beside = Beside(load_network(card, kind, device), device, process, card)
+        return cls(card, device, codec, beside, upscaler)
+
+    @classmethod
+    def load_streamed(cls, card: ModelCard, device: str) -> Self | None:
+        """As `load`, where memory is short: the weights stay in their files; None of a model that cannot do that."""
+        if card.checkpoint is None:
+            return None
+        hub, coded = BesideCheckpoint.load(card, device, d.process.from_config(card.process), stream=True)
+        return cls(card, device, coded, hub)
 
     def also(self, parameters: ImageParameters) -> dict[str, str]:
-        """The upscaler with its hash, for a size that it makes."""
+        """The upscaler with its hash, for a size that it makes; of a checkpoint, the learnt words."""
+        if isinstance(self._beside, BesideCheckpoint):
+            return self._beside.also(parameters)
         if self._upscaler is None or layout_of(self.card, parameters.size or 0).factor == 1:
             return {}
         return {self._upscaler.card.name: self._upscaler.card.sha256}
@@ -102,16 +123,21 @@ class ImageRuntime:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         layout = layout_of(self.card, p.size)
         canvas = canvas_of(p, inputs, layout, self._clear)
-        grid = self._grid(p.steps)
+        grid = grid_of(self.card, self._process, p.steps, self._beside.tokens(layout.sampled), p.sampler)
         rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas.sampled(layout))
-        told = self._beside.told(p, self.card, inputs, layout.sampled)
+        told = self._beside.told(p, self.card, inputs, layout)
+        if isinstance(self._beside, BesideCheckpoint) and isinstance(self._codec, Coded):
+            told = self._beside.around(told, canvas, layout, self._codec)
         if p.seamless and not self.card.sheet:
             told = told._replace(denoiser=self._ring)
         condition, guidance = self._guidance(p, told)
-        if canvas is not None and latent is not None and canvas.keeps:
+        if canvas is not None and latent is not None and canvas.keeps and "inside" not in told.more:
             kept = canvas.kept(layout, self._codec.factor).to(self.device)
             guidance = d.guidance.constrained(guidance, latent, kept)
+        bound = 0.0 if self.card.checkpoint is None else self.card.checkpoint.options.get("clip", 0.0)
+        if bound:
+            guidance = d.guidance.clipped(guidance, bound, along=p.sampler == "ddpm")
         wide, high = (side // self._codec.factor for side in layout.sampled)
         shape = (self._codec.latent, high, wide)
         seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
@@ -128,35 +154,18 @@ class ImageRuntime:
             device=self.device,
         )
 
-    def _grid(self, steps: int) -> Grid:
-        """The card's; without a kind, shifted for a flow, and even in log-SNR for others."""
-        options = dict(self.card.grid)
-        kind = options.pop("kind", "shifted" if isinstance(self._process, Flow) else "log_snr")
-        if kind not in d.grid.__all__:
-            raise ModelError(
-                f"model {self.card.name}: its grid is of kind {kind!r}, wanted one of perrin.diffusion.grid"
-            )
-        options = {"shift": 1.0, **options} if kind == "shifted" else options
-        return cast(Grid, getattr(d.grid, kind)(self._process, steps, **options))
-
     def _guidance(self, p: ImageParameters, told: Told) -> tuple[dict[str, Tensor], Guidance]:
         """The network's condition, and guidance away from the negative prompt; no prompt has nothing to guide to."""
         if "prompt" not in self.card.conditioners:
             return self._to_class(told, p)
-        styles = self.card.conditioners.get("style")
-        label = None if styles is None else torch.tensor([styles.index(p.style or "any")], device=self.device)
         prompt = read_prompt(p.prompt or "")
         others = [p.morph] if p.morph is not None else [text for text, _ in prompt.parts]
-        text = text_encoder(self.device)([prompt.text, p.negative, *others])
-        condition, null, *rest = (
-            told.condition(text.tokens[i : i + 1], text.mask[i : i + 1], label, spoken=i != 1)
-            for i in range(2 + len(others))
-        )
-        scale = cast(float, p.guidance) if p.prompt or p.negative or p.like or p.control else 1.0
+        condition, null, *rest = self._beside.spoken([prompt.text, p.negative, *others], told, p)
+        asked = p.prompt or p.negative or p.like or p.control
+        scale = self._beside.scale(cast(float, p.guidance)) if asked else 1.0
         guidance = d.guidance.classifier_free(told.denoiser, scale, null)
         if p.morph is not None:
-            tokens, mask = blend(text.tokens[[0, 2]], text.mask[[0, 2]], p.places)
-            return told.condition(tokens, mask, label), guidance
+            return conditions(condition, rest[0], p.places), guidance
         if prompt.parts:
             return condition, d.guidance.weighted(guidance, rest, [weight for _, weight in prompt.parts])
         return condition, guidance
@@ -188,8 +197,9 @@ class ImageRuntime:
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:
-        """The first item's clean estimate, decoded: the decoder is small enough to be its own preview."""
-        return write_png(to_pixels(self._codec.decode(clean[:1]))[0][..., :3])
+        """The first item's clean estimate, decoded: a decoder that is small enough is its own preview."""
+        seen = self._codec.preview if isinstance(self._codec, Coded) else self._codec.decode
+        return write_png(to_pixels(seen(clean[:1]))[0][..., :3])
 
     def decode(
         self, clean: Tensor, parameters: ImageParameters, inputs: Mapping[str, InputFile] = NO_FILES

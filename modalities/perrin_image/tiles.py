@@ -13,7 +13,7 @@ import numpy as np
 from PIL import Image
 
 from perrin.errors import Degenerate
-from perrin_image.pictures import Pixels
+from perrin.pictures import Pixels
 
 __all__ = ["OTHER", "repeat"]
 

@@ -29,7 +29,7 @@ from perrin.models import ModelCard
 from perrin.models.weights import load_network
 from perrin.nn.circular import circular
 from perrin.nn.tiling import tiled
-from perrin_image.pictures import CHANNELS, Pixels, to_pixels, to_tensor, transparent
+from perrin.pictures import CHANNELS, Pixels, to_pixels, to_tensor, transparent
 from perrin_image.sizes import FACTOR
 
 __all__ = ["FACTOR", "INSIDE", "OUTSIDE", "Residual", "Upscaler", "bicubic", "enlarge"]

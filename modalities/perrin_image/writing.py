@@ -14,8 +14,8 @@ from typing import Any
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from perrin.pictures import Pixels
 from perrin.xmp import packet
-from perrin_image.pictures import Pixels
 
 __all__ = ["write", "write_png"]
 

@@ -27,10 +27,14 @@ from torch import Tensor
 from perrin.errors import ModelError
 from perrin.models import ModelCard, find
 from perrin.models.card import write_card
+from perrin.models.checkpoints.headers import read_header
 from perrin.models.tensors import PICKLED, read_tensors
 from perrin_molecule.egnn import Egnn
 
 __all__ = ["Published", "adopt", "recognise", "take_in", "translate"]
+
+LARGEST = 256 << 20
+"""No file of either is larger."""
 
 ELEMENTS = 5
 """Features of an atom that say its element."""
@@ -153,9 +157,15 @@ def _check_sizes(kind: str, arguments: Mapping[str, Mapping[str, Any]], shown: s
 
 def take_in(file: Path, folder: Path) -> ModelCard | None:
     """`adopt`, or None for a file that is neither; what ``perrin models add`` asks."""
-    if file.suffix not in (*PICKLED, ".safetensors"):
+    if file.suffix not in (*PICKLED, ".safetensors") or file.stat().st_size > LARGEST:
         return None
-    return None if recognise([*read_tensors(file)]) is None else adopt(file, folder)
+    try:
+        names = [*(read_header(file) if file.suffix == ".safetensors" else read_tensors(file))]
+    except ModelError:
+        if file.suffix == ".npy":
+            raise
+        return None  # who knows files of its kind says what is wrong with it
+    return None if recognise(names) is None else adopt(file, folder)
 
 
 def adopt(file: Path, folder: Path, name: str | None = None) -> ModelCard:

@@ -404,7 +404,11 @@ def _work(channel: Channel) -> None:
     process = EngineProcess(
         Identity(setup["owner"], setup["worker"], tuple(setup["pools"])),
         channel,
-        Engine(setup["device"], capacity=CAPACITY_CPU if setup["device"] == "cpu" else CAPACITY),
+        Engine(
+            setup["device"],
+            capacity=CAPACITY_CPU if setup["device"] == "cpu" else CAPACITY,
+            memory=settings.memory,
+        ),
         JobStore(settings.store_url),
         ArtifactStore(settings.artifacts_path, settings.min_free_mb),
         settings,

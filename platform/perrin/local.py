@@ -63,7 +63,7 @@ class Generator:
         self._face = face
         self._card = card
         self._device = device
-        self._driver = Driver(Engine(device))
+        self._driver = Driver(Engine(device, memory=Settings().memory))
 
     @property
     def card(self) -> ModelCard:

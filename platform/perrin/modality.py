@@ -158,8 +158,9 @@ class Modality:
     def schema(self) -> dict[str, Any]:
         """JSON schema of the parameters, for forms and command lines, with what is installed here.
 
-        ``model`` and ``sampler`` list what there is to choose from; so do ``size`` and whatever the default model's
-        card says of its conditioners (drawing styles, ...), where a parameter has that name.
+        ``model`` and ``sampler`` list what there is to choose from; so does ``size``, the default model's first; and so
+        does whatever the default model's card says of its conditioners (drawing styles, ...), where a parameter has
+        that name.
         """
         from perrin.diffusion.solvers import SOLVERS
         from perrin.models import models
@@ -175,7 +176,9 @@ class Modality:
         card = cards.get(self.default_model)
         if card is not None:
             choices |= {k: v for k, v in card.conditioners.items() if isinstance(v, list)}
-            choices["size"] = [side[0] if len(set(side)) == 1 else "x".join(map(str, side)) for side in card.sizes]
+            sides = [side for one in (card, *(cards[name] for name in choices["model"])) for side in one.sizes]
+            choices["size"] = [side[0] if len(set(side)) == 1 else "x".join(map(str, side)) for side in sides]
+            choices["size"] = list(dict.fromkeys(choices["size"]))
         schema = self.parameters.model_json_schema()
         for name, field in schema["properties"].items():
             if choices.get(name) and "enum" not in field:
@@ -212,6 +215,9 @@ class Runtime(Protocol):
     runtime makes it once. A runtime whose network reads a mask may say which axes of a field ('' for a plain tensor)
     may be padded, as an attribute ``padding = {"positions": (1,), "bonds": (1, 2)}``: requests of about one length then
     share calls too, the mask being that of the `perrin.diffusion.state.Fields`, or the condition ``mask`` (B, N).
+
+    One that can leave a model's weights in their files has a class method ``load_streamed(card, device)``, called where
+    they do not fit into memory; it returns None for a model with which it cannot.
 
     One whose results come from other models as well may have a method ``also(parameters)``: the hashes of those, by
     name. They are written down with each result, under ``models``.

@@ -37,6 +37,7 @@ class Settings(BaseSettings):
     models: str = Field("", description="Extra folders with models, separated by the path separator.")
     pools: str = Field("", description="Pools that a worker works for, with commas; every modality here if empty.")
     device: str = Field("auto", description="cpu, cuda, cuda:N, mps or auto.")
+    memory_mb: int = Field(0, ge=0, description="Memory for the weights of models, in MiB; 0 goes by what is free.")
     threads: int = Field(0, ge=0, description="CPU threads a model may use; 0 leaves it to torch.")
     host: str = Field("127.0.0.1", description="Interface that the gateway and the dashboard listen on.")
     port: int = Field(7860, ge=0, le=65535, description="Port of the gateway; 0 takes a free one.")
@@ -53,6 +54,11 @@ class Settings(BaseSettings):
     def home_path(self) -> Path:
         """``home``, absolute."""
         return self.home.expanduser().resolve()
+
+    @property
+    def memory(self) -> int | None:
+        """Bytes that the weights of models may take together; None goes by what is free."""
+        return self.memory_mb << 20 or None
 
     @property
     def run_file(self) -> Path:

@@ -18,7 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 from xml.sax.saxutils import escape, unescape
 
-__all__ = ["packet", "read_jpeg", "read_webp"]
+__all__ = ["packet", "packet_json", "read_jpeg", "read_webp"]
 
 _JPEG = b"http://ns.adobe.com/xap/1.0/\0"
 _ILLEGAL = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -57,7 +57,7 @@ def read_jpeg(data: bytes) -> str | None:
     """
     for kind, body in _segments(data):
         if kind == 0xE1 and body.startswith(_JPEG):
-            return _made(body)
+            return packet_json(body)
     return None
 
 
@@ -69,11 +69,12 @@ def read_webp(data: bytes) -> str | None:
     """
     for kind, body in _chunks(data):
         if kind == b"XMP ":
-            return _made(body)
+            return packet_json(body)
     return None
 
 
-def _made(body: bytes) -> str | None:
+def packet_json(body: bytes) -> str | None:
+    """The JSON in a packet, which may begin and end anywhere in ``body``; None where there is none."""
     _, found, rest = body.partition(_OPEN)
     text, closed, _ = rest.partition(_CLOSE)
     return unescape(text.decode()) if found and closed else None

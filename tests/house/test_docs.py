@@ -11,7 +11,10 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
-@pytest.mark.parametrize(("page", "least"), [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2)])
+@pytest.mark.parametrize(
+    ("page", "least"),
+    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3)],
+)
 def test_pages_run(page: str, least: int) -> None:
     path = f"docs/{page}.md"
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.S)

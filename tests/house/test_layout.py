@@ -59,7 +59,14 @@ def test_every_public_name_exists() -> None:
     import importlib
     import pkgutil
 
-    for package in ("perrin", "perrin_image", "perrin_molecule", "perrin_orchestration", "perrin_dashboard"):
+    for package in (
+        "perrin",
+        "perrin_image",
+        "perrin_molecule",
+        "perrin_video",
+        "perrin_orchestration",
+        "perrin_dashboard",
+    ):
         root = importlib.import_module(package)
         for info in pkgutil.walk_packages(root.__path__, f"{package}."):
             if ".migrations" in info.name or info.name.endswith(("__main__", "perrin_dashboard.app")):

@@ -39,6 +39,10 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
         "perrin_molecule/weights/qm9/card.yaml",
         "perrin_molecule/weights/qm9/molecule.safetensors",
         "perrin_molecule/recipes/qm9.yaml",
+        "perrin_video/weights/emoji-motion/card.yaml",
+        "perrin_video/weights/emoji-motion/motion.safetensors",
+        "perrin_video/recipes/motion.yaml",
+        "perrin_video/recipes/held-out-40.yaml",
     ):
         assert wanted in names, wanted
     assert any(n.endswith("licenses/LICENSE") for n in names)

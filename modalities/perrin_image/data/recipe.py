@@ -48,10 +48,13 @@ def _silent(done: int, total: int, label: str) -> None:
     pass
 
 
-def attributions() -> list[tuple[str, str, str, str]]:
-    """Package, version, licence and attribution line of everything a model trained on the pack has seen."""
+def attributions(styles: Sequence[str] = ()) -> list[tuple[str, str, str, str]]:
+    """Package, version, licence and attribution line of everything a model trained on the pack, or on some of its
+    styles, has seen."""
     rows = []
     for item in SETS:
+        if styles and item.style not in styles:
+            continue
         package = {"3d": "@lobehub/fluent-emoji-3d", "clipart": "openclipart-svg"}.get(item.style, "@iconify/json")
         rows.append((f"{package} ({item.name})", source(package).version, item.licence, item.author))
     rows.append(
@@ -74,13 +77,14 @@ class _Style:
     read: int
 
 
-def prepare(cache: Path, progress: Progress = _silent, *, pack: Path | None = None) -> Path:
+def prepare(cache: Path, progress: Progress = _silent, *, pack: Path | None = None, styles: Sequence[str] = ()) -> Path:
     """Build the pack, or return it where it is there already.
 
     Args:
         cache: folder of downloads, unpacked packages and renderings.
         progress: called as (done, total, label).
-        pack: where the pack goes; by default `cache / "pack"`.
+        pack: where the pack goes; by default `cache / "pack"`, with the styles behind it where there are some.
+        styles: only these; by default all.
 
     Returns:
         The pack's folder.
@@ -88,12 +92,13 @@ def prepare(cache: Path, progress: Progress = _silent, *, pack: Path | None = No
     Raises:
         PerrinError: a source cannot be fetched or is not the pinned file.
     """
-    folder = pack or cache / "pack"
+    folder = pack or cache / "-".join(["pack", *styles])
     if (folder / "report.json").exists():
         return folder
     roots, vocabulary = sources(cache, progress)
-    styles = [_style(emoji_set, roots, vocabulary, cache / "rendered", progress) for emoji_set in SETS]
-    pictures, records, report = _assemble(styles, vocabulary, progress)
+    chosen = [emoji_set for emoji_set in SETS if not styles or emoji_set.style in styles]
+    drawn = [_style(emoji_set, roots, vocabulary, cache / "rendered", progress) for emoji_set in chosen]
+    pictures, records, report = _assemble(chosen, drawn, vocabulary, progress)
     return write_pack(folder, pictures, records, report, _text(report))
 
 
@@ -186,13 +191,13 @@ def _render_all(
 
 
 def _assemble(
-    styles: Sequence[_Style], vocabulary: Vocabulary, progress: Progress
+    sets: Sequence[EmojiSet], styles: Sequence[_Style], vocabulary: Vocabulary, progress: Progress
 ) -> tuple[NDArray[np.uint8], list[Record], dict[str, Any]]:
     total = sum(len(style.drawings) for style in styles)
     pictures: list[NDArray[np.uint8]] = []
     records: list[Record] = []
     rows = {}
-    for emoji_set, style in zip(SETS, styles, strict=True):
+    for emoji_set, style in zip(sets, styles, strict=True):
         shares = [GENDER_SHARE if d.concept and "-200D-" in d.concept.code else 1.0 for d in style.drawings]
         unit = min(MOST_WEIGHT, emoji_set.share * total / max(1.0, sum(shares)))
         copies = 0
@@ -226,7 +231,7 @@ def _assemble(
         "styles": rows,
         "licences": dict(licences),
         "sources": {item.package: {"version": item.version, "sha256": item.sha256} for item in SOURCES},
-        "attributions": attributions(),
+        "attributions": attributions([emoji_set.style for emoji_set in sets]),
     }
     return np.stack(pictures), records, report
 

@@ -20,9 +20,9 @@ from perrin.modality import Progress
 from perrin.models import ModelCard
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
+from perrin.pictures import to_tensor
 from perrin_image.data import Pack
 from perrin_image.metrics.features import NAME, Features
-from perrin_image.pictures import to_tensor
 
 __all__ = ["autoencoder", "features_of", "small", "through", "worn_features_of"]
 

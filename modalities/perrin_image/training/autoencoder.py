@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from perrin.modality import Progress
 from perrin.nn import Autoencoder
+from perrin.pictures import grid_of, to_pixels
 from perrin.training.perceptual import Perceptual
-from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, to_tensor
 
 __all__ = ["AutoencoderTask"]

@@ -26,10 +26,10 @@ from torch.nn import functional as F
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.models import find
+from perrin.pictures import grid_of, to_pixels, to_tensor
 from perrin_image.data import Pack, attributions, open_pack, prepare
 from perrin_image.metrics.captions import CaptionNetwork, candidates, ranks, unseen
 from perrin_image.metrics.known import features_of, worn_features_of
-from perrin_image.pictures import grid_of, to_pixels, to_tensor
 from perrin_image.training.dataset import weights_of
 from perrin_image.training.latents import encode_captions
 

@@ -21,9 +21,9 @@ from perrin import diffusion as d
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
 from perrin.nn import UNet
+from perrin.pictures import grid_of, to_pixels
 from perrin.training.objective import Objective
 from perrin_image.data.cifar import CLASSES, Cifar, open_cifar, prepare_cifar
-from perrin_image.pictures import grid_of, to_pixels
 
 __all__ = ["CifarTask", "draw", "to_colours"]
 

@@ -28,8 +28,8 @@ from perrin.inputs import InputFile
 from perrin.modality import Progress
 from perrin.nn import Controlled, DiffusionTransformer, SideNetwork
 from perrin.nn.text import text_encoder
+from perrin.pictures import grid_of, to_pixels
 from perrin_image.control import KINDS, LINES, edges, read_control
-from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures
 from perrin_image.training.diffusion import SHIFT, Batch
 from perrin_image.training.frozen import Frozen

@@ -21,11 +21,11 @@ import yaml
 
 from perrin.errors import InvalidInput
 from perrin.modality import Progress
+from perrin.pictures import to_tensor
 from perrin.training.data import PICTURES, Report, pack, read_source
 from perrin.training.data.decoders import picture
 from perrin_image.data import Record, attributions, open_pack, prepare
 from perrin_image.data.pencil import pencil_attributions, prepare_pencil
-from perrin_image.pictures import to_tensor
 
 __all__ = ["Pictures", "held_out", "load_pictures", "prompts", "to_tensor", "weights_of"]
 
@@ -73,12 +73,13 @@ def load_pictures(
         emphasis: factors on the sampling weight of whole styles, and under ``people`` of people.
         data: of the recipe. With ``folder``, somebody's own pictures instead of the project's: a folder with captions,
             or WebDataset shards; ``style`` is the label they are trained under, ``mirror`` whether they may be. With
-            ``pencil``, drawings of the pack's again, see `perrin_image.data.pencil`.
+            ``pencil``, drawings of the pack's again, see `perrin_image.data.pencil`. With ``styles``, only those.
     """
     emphasis, pencil = emphasis or {}, bool((data or {}).get("pencil", False))
     if data and data.get("folder"):
         return _own(folder, progress, data)
-    pack = open_pack(prepare_pencil(folder, progress) if pencil else prepare(folder, progress))
+    styles = tuple((data or {}).get("styles", ()))
+    pack = open_pack(prepare_pencil(folder, progress) if pencil else prepare(folder, progress, styles=styles))
     held = np.array([held_out(record) for record in pack.records])
     forbidden = [p.split(" ", 1) for p in prompts("recombined")]
     barred = np.array([r.recoloured and _shows(r, forbidden) for r in pack.records])
@@ -86,7 +87,7 @@ def load_pictures(
     if not held.any() or not len(train):
         raise InvalidInput("pack", f"{len(held)} pictures", "more: some to train on, and some (2%) to hold out")
     weights = weights_of([pack.records[i] for i in train], emphasis)
-    made_from = pencil_attributions() if pencil else attributions()
+    made_from = pencil_attributions() if pencil else attributions(styles)
     return Pictures(pack.pictures, pack.records, train, np.flatnonzero(held), weights, tuple(made_from))
 
 

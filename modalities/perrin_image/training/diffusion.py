@@ -21,9 +21,9 @@ from perrin import diffusion as d
 from perrin.modality import Progress
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import text_encoder
+from perrin.pictures import grid_of, to_pixels
 from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity, memorised
-from perrin_image.pictures import grid_of, to_pixels
 from perrin_image.training.dataset import Pictures, load_pictures, prompts
 from perrin_image.training.latents import LENGTH, Captions, Latents, encode_captions, encode_pictures
 

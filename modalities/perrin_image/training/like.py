@@ -19,10 +19,10 @@ from torch import Tensor, nn
 
 from perrin.modality import Progress
 from perrin.models import find
+from perrin.pictures import Pixels, over
 from perrin_image.data import attributions
 from perrin_image.like import LikeNetwork
 from perrin_image.metrics.captions import CaptionNetwork, bare, sentences
-from perrin_image.pictures import Pixels, over
 from perrin_image.training.captions import Batch, CaptionsTask
 from perrin_image.training.dataset import Pictures
 

@@ -23,11 +23,11 @@ from perrin.modality import Progress
 from perrin.models import find
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder, UNet
+from perrin.pictures import Pixels, grid_of, to_pixels, to_tensor, transparent
 from perrin.training.objective import Objective
 from perrin.training.perceptual import Perceptual, Trunk
 from perrin_image.data import attributions
 from perrin_image.data.large import LargePack, open_large, prepare_large
-from perrin_image.pictures import Pixels, grid_of, to_pixels, to_tensor, transparent
 from perrin_image.training.dataset import held_out, weights_of
 from perrin_image.training.fidelity import psnr, ssim
 from perrin_image.upscaling import FACTOR, INSIDE, OUTSIDE, Residual, bicubic, enlarge

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
+from perrin.clip_notes import read_gif, read_mp4, read_webm, read_zip
 from perrin.errors import InvalidInput, NotFound
 from perrin.media import sniff
 from perrin.tags import read_flac, read_ogg, read_wav
@@ -110,5 +111,9 @@ READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
     "audio/wav": ("WAV", read_wav),
     "audio/flac": ("FLAC", read_flac),
     "audio/ogg": ("Ogg", read_ogg),
+    "image/gif": ("GIF", read_gif),
+    "video/mp4": ("MP4", read_mp4),
+    "video/webm": ("WebM", read_webm),
+    "application/zip": ("ZIP of frames", read_zip),
 }
 """Media type -> (name of the kind, reader of the JSON text)."""

@@ -1,13 +1,16 @@
-"""``perrin models``: list, show, card, verify, calibrate, add, remove."""
+"""``perrin models``: list, show, card, verify, calibrate, measure, add, remove."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+from perrin.errors import InvalidInput
 
 if TYPE_CHECKING:
     from perrin.models import ModelCard
@@ -15,6 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["models"]
 
 Name = Annotated[str, typer.Argument(help="The model's name.", metavar="NAME", show_default=False)]
+
+DTYPES = ("float32", "float16", "bfloat16")
 
 models = typer.Typer(help="The models of this installation.", add_completion=False, rich_markup_mode="rich")
 
@@ -150,7 +155,7 @@ def calibrate(
     from rich.table import Table
 
     from perrin import plugins
-    from perrin.errors import InvalidInput, NotInstalled
+    from perrin.errors import NotInstalled
     from perrin.local import device_of
     from perrin.models import find
     from perrin.models.plans import CALIBRATED, save_plan
@@ -190,22 +195,112 @@ def calibrate(
 
 
 @models.command()
+def measure(
+    name: Name,
+    size: Annotated[str | None, typer.Option(help="Of a picture. Default: the model's own.", metavar="SIZE")] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:N, mps or auto.")] = None,
+    exact: Annotated[bool, typer.Option("--exact", help="Keep the precision of the weights.")] = False,
+) -> None:
+    """Find out how a checkpoint runs fastest on this machine, and remember it."""
+    from perrin import plugins
+    from perrin.errors import NotInstalled
+    from perrin.local import device_of
+    from perrin.models import find
+    from perrin.settings import Settings
+
+    card, settings = find(name), Settings()
+    if card.checkpoint is None or card.base or not card.sizes:
+        raise InvalidInput("name", name, "a checkpoint that draws pictures; the others have nothing to choose")
+    width, _, height = (size or "").lower().partition("x")
+    try:
+        sides = (int(width), int(height or width)) if size else card.sizes[0]
+    except ValueError:
+        raise InvalidInput("size", size, "a side, or width and height, such as 768x512") from None
+    try:
+        run = plugins.load_object("perrin.models.checkpoints.pipelines:measured")
+    except ModuleNotFoundError as error:
+        raise NotInstalled("measuring a checkpoint", "hub") from error
+    found = run(card, device_of(device or settings.device, settings.threads), sides, exact, print)
+    chosen = [
+        found.dtype,
+        *(word for word in ("channels_last", "xformers", "compiled", "tiled") if getattr(found, word)),
+    ]
+    print(f"{name} runs as {', '.join(chosen).replace('_', ' ')} from now on")
+
+
+@models.command()
 def add(
-    folder: Annotated[
-        Path,
+    source: Annotated[
+        str,
         typer.Argument(
-            help="A folder with card.yaml and the files it names, or a weight file that a modality can read.",
-            metavar="FOLDER",
+            help="A folder with card.yaml; or somebody else's checkpoint: a folder as diffusers saves it, a file of "
+            "weights, or its id on the hub, owner/name.",
+            metavar="PATH",
             show_default=False,
         ),
     ],
+    name: Annotated[str | None, typer.Option(help="What to call it. Default: as its file or folder is called.")] = None,
+    accept: Annotated[bool, typer.Option("--accept-licence", help="Accept the licence that is shown.")] = False,
+    licence: Annotated[str | None, typer.Option(help="Its licence, where no file of it says.")] = None,
+    base: Annotated[str | None, typer.Option(help="Of an adapter: the model that it belongs to.")] = None,
+    kind: Annotated[str | None, typer.Option(help="Of a control network: edge, scribble, depth or picture.")] = None,
+    part: Annotated[
+        list[str] | None, typer.Option(help="Where a part lies that it lacks.", metavar="PART=FOLDER")
+    ] = None,
+    variant: Annotated[str | None, typer.Option(help="Of its weights, such as fp16.")] = None,
+    dtype: Annotated[str | None, typer.Option(help="Store its numbers as float32, float16 or bfloat16.")] = None,
 ) -> None:
-    """Copy a model into PERRIN_HOME, its files checked against its card."""
+    """Copy a model into PERRIN_HOME, its files checked: one of Perrin's, or somebody else's checkpoint."""
+    from perrin.errors import ModelError
     from perrin.models import add as copy
     from perrin.models.adopting import adopt
+    from perrin.models.card import CARD
+    from perrin.models.checkpoints import Options, look, take_in
+    from perrin.models.checkpoints.hub import fetched, is_hub_id
+    from perrin.settings import Settings
 
-    card = adopt(folder) if folder.is_file() else copy(folder)
-    print(f"{card.name} added: {len(card.files)} files in {card.folder}")
+    path = Path(source).expanduser()
+    if (path / CARD).is_file():
+        card = copy(path)
+        print(f"{card.name} added: {len(card.files)} files in {card.folder}")
+        return
+    if is_hub_id(source):
+        path, name = fetched(source, variant), name or source.rpartition("/")[2]
+    if not path.exists():
+        raise ModelError(f"{source} is not there: wanted a folder, a file of weights, or an id such as owner/name")
+
+    def agree(title: str, size: int, licence: str) -> None:
+        print(f"{path.name}: {title}, {size / 2**20:.1f} MiB. Licence: {licence}")
+        if not (accept or (sys.stdin.isatty() and typer.confirm("Do you accept it?"))):
+            raise InvalidInput(
+                "accept-licence", False, "--accept-licence, which says that you may use it under its licence"
+            )
+
+    settings = Settings()
+    added = adopt(path, agree, name, licence, settings) if path.is_file() else None
+    if added is None:
+        options = Options(name, variant, _one_of("dtype", dtype, DTYPES), _parts(part), base, kind, licence)
+        found = look(path, options, settings)
+        agree(found.title, found.bytes, found.card.licence)
+        added = take_in(found, settings)
+    print(f"{added.name} added: {len(added.files)} files in {added.folder}")
+
+
+def _one_of(field: str, value: str | None, known: tuple[str, ...]) -> str | None:
+    if value is not None and value not in known:
+        raise InvalidInput(field, value, f"one of {', '.join(known)}")
+    return value
+
+
+def _parts(given: list[str] | None) -> dict[str, Path]:
+    found = {}
+    for text in given or ():
+        name, _, where = text.partition("=")
+        folder = Path(where).expanduser()
+        if not where or not folder.exists():
+            raise InvalidInput("part", text, "PART=FOLDER, a part's name and where it lies, such as vae=my-vae")
+        found[name] = folder
+    return found
 
 
 @models.command()

@@ -22,8 +22,10 @@ from perrin.errors import InvalidInput
 __all__ = [
     "Grid",
     "beta",
+    "distilled",
     "explicit",
     "exponential",
+    "flow",
     "karras",
     "leading",
     "linear_quadratic",
@@ -104,15 +106,40 @@ def _steps(steps: int) -> int:
     return steps
 
 
-def linspace(process: Process, steps: int) -> Grid:
-    """Times evenly from t_max to t_min, both included."""
-    return explicit(process, np.linspace(process.t_max, process.t_min, _steps(steps)))
+def linspace(process: Process, steps: int, spare: int = 0) -> Grid:
+    """Times evenly from t_max to t_min, both included.
+
+    Args:
+        process: the forward process.
+        steps: N.
+        spare: so many of N + spare even times are left out at the clean end, and the others are rounded, as DPM-Solver
+            code has it with 1.
+    """
+    times = np.linspace(process.t_max, process.t_min, _steps(steps) + spare)[:steps]
+    return explicit(process, np.round(times) if spare else times)
 
 
-def leading(process: Process, steps: int) -> Grid:
-    """Every (T // steps)-th training step, counted from the clean end (as the first DDIM code had it)."""
-    count = _count(process, steps)
-    return explicit(process, (np.arange(steps) * (count // steps))[::-1])
+def leading(process: Process, steps: int, offset: int = 0, spare: int = 0) -> Grid:
+    """Every (T // steps)-th training step, counted from the clean end (as the first DDIM code had it).
+
+    Args:
+        process: a discrete process of T training steps.
+        steps: N.
+        offset: training steps that all times are later.
+        spare: as of `linspace`.
+    """
+    count = _count(process, steps + spare)
+    times = (np.arange(spare, steps + spare) * (count // (steps + spare)) + offset)[::-1]
+    return explicit(process, np.minimum(times, process.t_max))
+
+
+def distilled(process: Process, steps: int, original: int = 50) -> Grid:
+    """Even picks from the ``original`` times that a distilled model learnt (Luo et al., LCM, 2023, section 4.3)."""
+    count = _count(process, original)
+    if steps > original:
+        raise InvalidInput("steps", steps, f"at most {original}, the steps that the model was distilled with")
+    learnt = (np.arange(1, original + 1) * (count // original) - 1)[::-1]
+    return explicit(process, learnt[np.floor(np.linspace(0, original, _steps(steps), endpoint=False)).astype(int)])
 
 
 def trailing(process: Process, steps: int) -> Grid:
@@ -219,9 +246,34 @@ def resolution_shift(tokens: int, low: tuple[int, float] = (256, 0.5), high: tup
     return float(np.exp(low[1] + slope * (tokens - low[0])))
 
 
-def shifted(process: Process, steps: int, shift: float = 3.0) -> Grid:
-    """Rectified-flow times t -> shift t / (1 + (shift - 1) t): more where it is noisy (Esser et al., eq. 23)."""
+def shifted(process: Process, steps: int, shift: float = 3.0, terminal: float = 0.0) -> Grid:
+    """Rectified-flow times t -> shift t / (1 + (shift - 1) t): more where it is noisy (Esser et al., eq. 23).
+
+    ``terminal`` stretches them so that the last one is this; 0 does not.
+    """
     if not isinstance(process, Flow):
         raise InvalidInput("grid", "shifted", "a flow process; shift changes rectified-flow times only")
     t = np.linspace(1.0, 0.0, _steps(steps) + 1)[:-1]
-    return explicit(process, shift * t / (1 + (shift - 1) * t))
+    return explicit(process, _stretched(shift * t / (1 + (shift - 1) * t), terminal))
+
+
+def _stretched(t: Array, terminal: float) -> Array:
+    """Times whose last is ``terminal``, if it is not 0 and there is more than one."""
+    return 1 - (1 - t) * (1 - terminal) / (1 - t[-1]) if terminal and len(t) > 1 else t
+
+
+def flow(process: Process, steps: int, shift: float = 1.0, trained: int = 1000, terminal: float = 0.0) -> Grid:
+    """Rectified-flow times evenly between the noisiest and cleanest of so many trained ones, all shifted.
+
+    The trained ones are shifted already, so that the cleanest time is shifted twice, as Stable Diffusion 3 has it.
+
+    Args:
+        process: a flow process.
+        steps: N.
+        shift: as of `shifted`.
+        trained: how many times the model was trained at, evenly from 1 down to one part in so many.
+        terminal: stretch the times so that the last one is this; 0 does not.
+    """
+    first = shift / trained / (1 + (shift - 1) / trained)
+    t = np.linspace(1.0, first, _steps(steps))
+    return explicit(process, _stretched(shift * t / (1 + (shift - 1) * t), terminal))

@@ -2,7 +2,8 @@
 
 A model is loaded when a request needs it. If the memory left is less than the model is measured to need (before its
 first load: than its files weigh), the model used longest ago goes, unless it is pinned or in use. What still does not
-fit an accelerator is loaded with its weights on the host, streamed through at each call (accelerate's offload).
+fit is loaded with its weights elsewhere and streamed through at each call (accelerate's offload): from its files where
+its runtime has a method ``load_streamed``, else, to an accelerator, from the host's memory.
 
 Working memory is measured per model, shape and number of samples, and remembered. A call that runs out of memory lowers
 the limit for its shape until some model is unloaded.
@@ -198,15 +199,18 @@ class Models:
                 break
             events.append(unloaded)
         short = need > self._room()
-        offload = short and self._device != "cpu"
-        if short and not offload:
-            if self._resident:
-                return False
-            raise OutOfMemory(f"model {card.name} on {self._device}", need, int(self._room()))
+        offload = short
+        if short and self._device == "cpu" and self._resident:
+            return False
         began, used = self._clock(), self._gauge.used()
-        runtime = plugins.runtime(face).load(card, "cpu" if offload else self._device)
-        if offload:
-            _offload(runtime, self._device)
+        kind: Any = plugins.runtime(face)
+        runtime = kind.load_streamed(card, self._device) if short and hasattr(kind, "load_streamed") else None
+        if runtime is None and short and self._device == "cpu":
+            raise OutOfMemory(f"model {card.name} on {self._device}", need, int(self._room()))
+        if runtime is None:
+            runtime = kind.load(card, "cpu" if offload else self._device)
+            if offload:
+                _offload(runtime, self._device)
         taken = max(0, self._gauge.used() - used) or (0 if offload else weight_bytes(runtime))
         if not offload:
             self._needs[key] = taken

@@ -77,8 +77,9 @@ def upscaler_of(card: ModelCard, settings: Settings | None = None) -> ModelCard 
 
 
 def weight_bytes(card: ModelCard, settings: Settings | None = None) -> int:
-    """Bytes of the files that are read to run a model: its own, and those of its upscaler."""
-    parts = [part for part in (card, upscaler_of(card, settings)) if part is not None]
+    """Bytes of the files that are read to run a model: its own, and those of the models that it works with."""
+    image = models(settings).get(card.image) if card.image else None
+    parts = [part for part in (card, upscaler_of(card, settings), image) if part is not None]
     return sum((part.folder / name).stat().st_size for part in parts for name in part.files)
 
 
@@ -120,6 +121,7 @@ def add(source: Path, settings: Settings | None = None) -> ModelCard:
         shutil.rmtree(part, ignore_errors=True)
         part.mkdir()
         for name in (CARD, *card.files):
+            (part / name).parent.mkdir(exist_ok=True)
             shutil.copyfile(source / name, part / name)
         verify(read_card(part))  # what was copied, not what was looked at
         part.rename(folder / card.name)

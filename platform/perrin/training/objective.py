@@ -16,12 +16,14 @@ A teacher, instead of the data, may say what D should be: distillation needs no 
 
 References:
     Ho et al. (2020), eq. 14; Lipman et al., Flow Matching (2023), eq. 23; Karras et al. (2022), eq. 8; Austin et al.
-    (2021), eq. 5; Guttenberg, Diffusion with Offset Noise (2023); Salimans and Ho (2022), algorithm 2 (teachers);
+    (2021), eq. 5; Guttenberg, Diffusion with Offset Noise (2023); Ge et al., Preserve Your Own Correlation (2023), eq.
+    4 (shared noise); Salimans and Ho (2022), algorithm 2 (teachers);
     Saharia et al., Image Super-Resolution via Iterative Refinement (2021), eq. 6 (errors to the power of 1).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple
 
@@ -70,6 +72,7 @@ class Objective(BaseModel):
         times: where to train.
         power: of an error. 1 takes the root of the weight too; a network trained so says the median, not the mean.
         offset_noise: deviation of a number that is added to the noise of a whole channel.
+        shared_noise: share of the noise's variance that is the same in all frames of a clip (B, C, F, ...).
         perceptual: factor on the LPIPS distance of a picture's clean estimate, (B, 3 or 4, H, W), to the picture.
         fields: what is different for single fields, by name.
     """
@@ -83,6 +86,7 @@ class Objective(BaseModel):
     times: Times = Times()
     power: Literal[1, 2] = 2
     offset_noise: float = Field(0.0, ge=0)
+    shared_noise: float = Field(0.0, ge=0, le=1)
     perceptual: float = Field(0.0, ge=0)
     fields: dict[str, FieldObjective] = {}
 
@@ -263,6 +267,10 @@ class Loss:
             shape = (*x.shape[:2], *[1] * (x.dim() - 2))
             whole = torch.randn(shape, generator=generator, device=generator.device)
             e = e + self.objective.offset_noise * whole
+        if self.objective.shared_noise:
+            same = torch.randn((*x.shape[:2], 1, *x.shape[3:]), generator=generator, device=generator.device)
+            share = self.objective.shared_noise
+            e = math.sqrt(share) * same + math.sqrt(1 - share) * e
         return e.to(x)
 
     def _scatter(self, x: Tensor, kind: Categorical, alpha: Tensor, generator: torch.Generator) -> Tensor:

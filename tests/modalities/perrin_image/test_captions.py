@@ -13,6 +13,7 @@ import torch
 from perrin.errors import ModelError
 from perrin.models import find, verify
 from perrin.models.card import read_card
+from perrin.pictures import to_tensor
 from perrin.settings import Settings
 from perrin.training import read_recipe, train
 from perrin_image.data import Pack, Record
@@ -20,7 +21,6 @@ from perrin_image.data.pack import write_pack
 from perrin_image.metrics.captions import CaptionNetwork, bare, candidates, load_judge, ranks, sentences, unseen
 from perrin_image.metrics.features import Features
 from perrin_image.metrics.known import autoencoder, features_of, through, worn_features_of
-from perrin_image.pictures import to_tensor
 from perrin_image.training.captions import CaptionsTask
 from perrin_image.training.dataset import held_out
 

@@ -209,7 +209,7 @@ def test_the_command_line_draws_with_a_control(
 @pytest.mark.parametrize(
     ("values", "words"),
     [
-        ({"control": {"pose": b"x"}}, "control.pose.*'edge', 'scribble' or 'depth'"),
+        ({"control": {"pose": b"x"}}, "control.pose.*'edge', 'scribble', 'depth' or 'picture'"),
         ({"control": {"edge": b"x", "depth": b"y"}}, "control.*at most 1"),
         ({"control_strength": 0.5}, "control_strength.*a control as well"),
         ({"control_model": "lines"}, "control_model.*a control as well"),

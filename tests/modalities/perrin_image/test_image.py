@@ -18,9 +18,9 @@ from perrin.errors import Degenerate, InvalidInput, ModelError, UnknownName
 from perrin.models import find, verify
 from perrin.models.card import read_card
 from perrin.models.weights import load_network
+from perrin.pictures import grid_of, to_pixels, transparent
 from perrin.plugins import modality
 from perrin_image.data.colours import dominant_colour
-from perrin_image.pictures import grid_of, to_pixels, transparent
 from perrin_image.runtime import ImageRuntime
 
 
@@ -95,9 +95,10 @@ def test_style_and_negative_change_the_picture(generate: perrin.Generator) -> No
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        ({"prompt": ""}, "prompt: got '', wanted 1 to 300 characters"),
+        ({"prompt": ""}, "prompt: got '', wanted 1 to 2000 characters"),
         ({"prompt": "   "}, "prompt"),
-        ({"prompt": "x" * 301}, "wanted 1 to 300 characters"),
+        ({"prompt": "x" * 301}, "wanted at most 300 characters for model emoji-64"),
+        ({"prompt": "x" * 2001}, "wanted 1 to 2000 characters"),
         ({"prompt": "a b c d e f g h i j k l m n o p q r s t u v w x y z " * 5}, "at most 64 tokens"),
         ({"prompt": "apple", "steps": 0}, "steps: got 0, wanted an integer of at least 1 and at most 1000"),
         ({"prompt": "apple", "steps": 10**6}, "at most 1000"),

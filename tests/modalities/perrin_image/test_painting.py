@@ -15,9 +15,9 @@ from perrin.engine import Engine, Failed, Finished, Preview, Progress, Request
 from perrin.errors import Degenerate, InvalidInput
 from perrin.inputs import InputFile
 from perrin.models import find
+from perrin.pictures import over
 from perrin_image.face import ImageParameters
 from perrin_image.painting import Canvas
-from perrin_image.pictures import over
 from perrin_image.runtime import ImageRuntime
 
 FEW: dict[str, Any] = {"steps": 6, "sampler": "dpmpp_2m"}

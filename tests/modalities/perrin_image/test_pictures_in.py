@@ -14,7 +14,7 @@ from PIL import Image
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
 from perrin.media import sniff
-from perrin_image.reading import MOST_PIXELS, cut_out, read_mask, read_picture
+from perrin.picture_files import MOST_PIXELS, cut_out, read_mask, read_picture
 
 RED, GREEN, BLUE, YELLOW = (255, 0, 0), (0, 128, 0), (0, 0, 255), (255, 255, 0)
 

@@ -22,9 +22,9 @@ from perrin.models.costs import costs
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder, UNet
 from perrin.nn.circular import Ring, circular
+from perrin.pictures import to_pixels, to_tensor
 from perrin.settings import Settings
 from perrin_image.codecs import Latents
-from perrin_image.pictures import to_pixels, to_tensor
 from perrin_image.runtime import ImageRuntime
 from perrin_image.upscaling import OVERLAP, TILE, Upscaler, enlarge
 

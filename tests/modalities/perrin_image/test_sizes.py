@@ -18,10 +18,10 @@ from perrin.engine import Engine, Finished, Preview, Progress, Request
 from perrin.errors import Degenerate, InvalidInput
 from perrin.fields import read_fields
 from perrin.models import find
+from perrin.pictures import over
 from perrin.plugins import modality
 from perrin_image.face import ImageParameters
 from perrin_image.finishing import Finish
-from perrin_image.pictures import over
 from perrin_image.sizes import layout_of, pair, read_size, size_of
 from perrin_image.tiles import repeat
 

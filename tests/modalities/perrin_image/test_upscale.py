@@ -16,12 +16,12 @@ from torch.nn import functional as F
 from perrin.errors import InvalidInput, ModelError
 from perrin.models import find, verify
 from perrin.nn import UNet
+from perrin.pictures import to_tensor
 from perrin.settings import Settings
 from perrin.training import read_recipe, train
 from perrin_image.data import Record
 from perrin_image.data.large import open_large, shrunk, write_large
 from perrin_image.data.render import render_svg
-from perrin_image.pictures import to_tensor
 from perrin_image.training.fidelity import psnr, ssim
 from perrin_image.training.upscale import UpscaleTask
 from perrin_image.upscaling import INSIDE, OUTSIDE, Upscaler, bicubic, enlarge

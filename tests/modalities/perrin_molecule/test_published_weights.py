@@ -180,7 +180,7 @@ def test_a_file_is_added_by_the_command_line_and_sampled(
     file = tmp_path / "generative_model_ema.npy"
     torch.save(weights, file)
     name = f"{recognise([*weights])}-qm9"
-    assert main(["models", "add", str(file)]) == 0, capsys.readouterr().err
+    assert main(["models", "add", str(file), "--accept-licence"]) == 0, capsys.readouterr().err
     assert name in capsys.readouterr().out
     out = tmp_path / "m.sdf"
     line = ["generate", "molecule", "--model", name, "--steps", "8", "--count", "3", "--seed", "1", "--device", "cpu"]

@@ -100,5 +100,5 @@ def test_a_wrong_adapter_is_named() -> None:
     x, t = torch.zeros(1, 6, 4), torch.zeros(1)
     with pytest.raises(InvalidInput, match="such as first"):
         adapted(x, t, **{"lora.middle.down": torch.zeros(1, 2, 4), "lora.middle.up": torch.zeros(1, 8, 2)})
-    with pytest.raises(InvalidInput, match="axis 2 of 4"):
+    with pytest.raises(InvalidInput, match="rx4 for each sample"):
         adapted(x, t, **{"lora.first.down": torch.zeros(1, 2, 5), "lora.first.up": torch.zeros(1, 8, 2)})

@@ -19,11 +19,13 @@ from perrin.diffusion.state import State
 from perrin.errors import InvalidInput
 
 __all__ = [
+    "Clipped",
     "Constrained",
     "Steered",
     "Tempered",
     "Thresholded",
     "classifier",
+    "clipped",
     "constrained",
     "reconstruction",
     "tempered",
@@ -216,6 +218,34 @@ class Thresholded(Guidance):
         limit = limit.reshape(-1, *[1] * (estimate.dim() - 1))
         bounded = estimate.clamp(-limit, limit) / limit
         return Combined(bounded, bounded if direction is estimate else direction, memory)
+
+
+@dataclass(frozen=True)
+class Clipped(Guidance):
+    """An estimate that is cut off at a bound.
+
+    Attributes:
+        guidance: what makes the estimate.
+        bound: largest size of an entry.
+        along: re-noise along what was cut off, as DDPM has it; else along the estimate as it was, as DDIM does.
+    """
+
+    guidance: Guidance
+    bound: float = 1.0
+    along: bool = False
+
+    def branches(self, condition: Condition, t: float) -> Sequence[Branch]:
+        return self.guidance.branches(condition, t)
+
+    def combine(self, outputs: Sequence[Any], x: Any, t: float, memory: Memory) -> Combined:
+        estimate, direction, memory = self.guidance.combine(outputs, x, t, memory)
+        cut = estimate.clamp(-self.bound, self.bound)
+        return Combined(cut, cut if self.along else direction, memory)
+
+
+def clipped(guidance: Guidance | Denoiser, bound: float = 1.0, along: bool = False) -> Clipped:
+    """`Clipped` on top of ``guidance``."""
+    return Clipped(Unguided(guidance) if isinstance(guidance, Denoiser) else guidance, bound, along)
 
 
 def constrained(guidance: Guidance | Denoiser, known: Tensor, mask: Tensor) -> Constrained:

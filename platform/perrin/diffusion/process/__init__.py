@@ -19,9 +19,11 @@ from perrin.diffusion.process.analytic import (
     EDM,
     VE,
     VP,
+    Angular,
     Flow,
     PerChannel,
     SubVP,
+    angular,
     edm,
     flow,
     per_channel,
@@ -38,6 +40,7 @@ from perrin.diffusion.process.betas import (
     linear,
     quadratic,
     scaled_linear,
+    shifted_snr,
     sigmoid,
     zero_terminal_snr,
 )
@@ -47,12 +50,14 @@ __all__ = [
     "EDM",
     "VE",
     "VP",
+    "Angular",
     "Array",
     "Flow",
     "FromBetas",
     "PerChannel",
     "Process",
     "SubVP",
+    "angular",
     "cosine",
     "edm",
     "flow",
@@ -63,6 +68,7 @@ __all__ = [
     "per_channel",
     "quadratic",
     "scaled_linear",
+    "shifted_snr",
     "sigmoid",
     "sub_vp",
     "ve",
@@ -72,21 +78,37 @@ __all__ = [
 
 _KINDS: dict[str, Any] = {
     f.__name__: f
-    for f in (linear, quadratic, scaled_linear, sigmoid, cosine, laplace, vp, sub_vp, ve, edm, flow, from_betas)
+    for f in (
+        linear,
+        quadratic,
+        scaled_linear,
+        sigmoid,
+        cosine,
+        laplace,
+        vp,
+        sub_vp,
+        ve,
+        edm,
+        angular,
+        flow,
+        from_betas,
+    )
 }
 
 
 def from_config(config: Mapping[str, Any]) -> Process:
     """The process that a model card describes: ``{"kind": "linear", "beta_min": ...}``.
 
-    ``zero_terminal_snr: true`` stretches a process of betas.
+    ``zero_terminal_snr: true`` stretches a process of betas, ``snr_shift: 3.0`` divides its signal-to-noise ratio.
 
     Raises:
         UnknownName: no such kind.
     """
     options = dict(config)
     kind, stretch = options.pop("kind", None), options.pop("zero_terminal_snr", False)
+    shift = options.pop("snr_shift", 1.0)
     if kind not in _KINDS:
         raise UnknownName("process", kind, "one of " + ", ".join(_KINDS))
     made: Process = _KINDS[kind](**options)
+    made = shifted_snr(made, shift) if shift != 1 and isinstance(made, FromBetas) else made
     return zero_terminal_snr(made) if stretch and isinstance(made, FromBetas) else made

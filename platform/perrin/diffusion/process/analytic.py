@@ -11,7 +11,22 @@ import numpy.typing as npt
 from perrin.diffusion.process.base import Array, Process, logistic, preserving
 from perrin.errors import InvalidInput
 
-__all__ = ["EDM", "VE", "VP", "Flow", "PerChannel", "SubVP", "edm", "flow", "per_channel", "sub_vp", "ve", "vp"]
+__all__ = [
+    "EDM",
+    "VE",
+    "VP",
+    "Angular",
+    "Flow",
+    "PerChannel",
+    "SubVP",
+    "angular",
+    "edm",
+    "flow",
+    "per_channel",
+    "sub_vp",
+    "ve",
+    "vp",
+]
 
 
 @dataclass(frozen=True)
@@ -161,6 +176,30 @@ class Flow(Process):
 
 
 @dataclass(frozen=True)
+class Angular(Process):
+    r"""Variance preserving along a quarter of a circle: alpha = cos(pi t / 2), sigma = sin(pi t / 2), t in (0, 1).
+
+    References:
+        Salimans and Ho, Progressive Distillation (2022), section 4, where t is the angle.
+    """
+
+    t_min: float = 1e-4
+    t_max: float = 1 - 1e-4
+
+    def log_snr(self, t: npt.ArrayLike) -> Array:
+        angle = np.asarray(t, np.float64) * np.pi / 2
+        out: Array = -2 * np.log(np.tan(angle))
+        return out
+
+    def time(self, log_snr: npt.ArrayLike) -> Array:
+        out: Array = np.arctan(np.exp(-np.asarray(log_snr, np.float64) / 2)) * 2 / np.pi
+        return out
+
+    def scales(self, log_snr: npt.ArrayLike) -> tuple[Array, Array]:
+        return preserving(log_snr)
+
+
+@dataclass(frozen=True)
 class PerChannel(Process):
     """One process per channel, all told the same time; every result has one more axis, the last, for the channels."""
 
@@ -209,6 +248,14 @@ def ve(sigma_min: float = 0.01, sigma_max: float = 50.0) -> VE:
 def edm(sigma_min: float = 0.002, sigma_max: float = 80.0) -> EDM:
     """The process of `EDM`."""
     return EDM(sigma_min, sigma_max)
+
+
+def angular(sigma_min: float = 0.01, sigma_max: float = 100.0) -> Angular:
+    """The process of `Angular` between two noise-to-signal ratios."""
+    if not 0 < sigma_min < sigma_max < np.inf:
+        raise InvalidInput("sigma_min", sigma_min, f"above 0 and below sigma_max, {sigma_max}")
+    low, high = (float(np.arctan(ratio) * 2 / np.pi) for ratio in (sigma_min, sigma_max))
+    return Angular(low, high)
 
 
 def flow() -> Flow:

@@ -23,6 +23,7 @@ __all__ = [
     "linear",
     "quadratic",
     "scaled_linear",
+    "shifted_snr",
     "sigmoid",
     "zero_terminal_snr",
 ]
@@ -128,3 +129,13 @@ def zero_terminal_snr(process: FromBetas) -> FromBetas:
     bar = stretched**2
     betas = 1 - np.append(bar[0], bar[1:] / bar[:-1])
     return from_betas(betas.tolist())
+
+
+def shifted_snr(process: FromBetas, scale: float) -> FromBetas:
+    """``process`` with its signal-to-noise ratio divided by ``scale`` everywhere (Hoogeboom et al., Simple Diffusion,
+    2023, section 3.1)."""
+    if not scale > 0:
+        raise InvalidInput("snr_shift", scale, "a number above 0")
+    bar = np.cumprod(1 - np.asarray(process.betas, np.float64))
+    shifted = bar / (scale + (1 - scale) * bar)
+    return from_betas((1 - np.append(shifted[0], shifted[1:] / shifted[:-1])).tolist())

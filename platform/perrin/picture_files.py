@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
 
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
-from perrin_image.pictures import Pixels
+from perrin.pictures import Pixels
 
 __all__ = ["MOST_PIXELS", "cut_out", "detail", "read_mask", "read_picture"]
 

@@ -1,0 +1,1 @@
+"""How good clips are: distance to real ones, steadiness, identity, drift."""
