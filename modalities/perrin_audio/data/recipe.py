@@ -21,11 +21,11 @@ from perrin.training.data.sources import AUDIO, Item, read_source
 from perrin_audio.data.digits import say, utterances
 from perrin_audio.data.fetch import hits_folder, soundfont
 from perrin_audio.data.render import RATE, Player, Sound, read_hit
-from perrin_audio.data.score import KINDS, Played, Score, scores
+from perrin_audio.data.score import INSTRUMENTS, KINDS, Played, Score, scores
 from perrin_audio.mel import Mel
 from perrin_audio.notes import NO_NOTE, Caption, read_caption
 
-__all__ = ["FRAMES", "LOUDEST", "SECONDS", "load_mels", "load_sounds", "score_of"]
+__all__ = ["FRAMES", "LOUDEST", "SECONDS", "held_instruments", "load_mels", "load_sounds", "score_of"]
 
 FRAMES = 128
 SECONDS = FRAMES * 256 / RATE
@@ -179,3 +179,17 @@ def _load_folder(source: Path, folder: Path, progress: Progress) -> Pack:
 
     items = map(named, read_source(source, AUDIO, report))
     return pack(items, decode, folder / f"folder-{key}", report, progress)
+
+
+def held_instruments(mels: Pack, share: float = 0.05) -> list[str]:
+    """Instruments whose held notes go on: after 3 s and later their median energy is at least so much of the first's."""
+    arrays = {name: np.asarray(mels.arrays[name]) for name in ("kind", "program", "start")}
+    loud = np.array([np.exp(2 * mel.astype(np.float32)).sum(0).mean() for mel in mels.arrays["mel"]])
+    found = []
+    for program, name in enumerate(INSTRUMENTS):
+        mine = arrays["program"] == program
+        late = mine & (arrays["kind"] == KINDS.index("later")) & (arrays["start"] >= 3)
+        first = mine & (arrays["kind"] == KINDS.index("note"))
+        if late.any() and np.median(loud[late]) >= share * np.median(loud[first]):
+            found.append(name)
+    return found

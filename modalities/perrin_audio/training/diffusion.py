@@ -28,7 +28,7 @@ from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity
 from perrin_audio.conditions import CONTEXT, Told, encode
 from perrin_audio.data.fetch import ATTRIBUTIONS
-from perrin_audio.data.recipe import load_mels
+from perrin_audio.data.recipe import held_instruments, load_mels
 from perrin_audio.data.score import KINDS
 from perrin_audio.mel import Mel
 from perrin_audio.notes import NO_NOTE
@@ -163,6 +163,7 @@ class AudioTask:
                 "mel": {"rate": 16000, "window": 1024, "hop": 256, "bands": 80, "low": 20.0, "high": 8000.0,
                         "floor": 1e-3, "mean": self.mel.mean, "deviation": self.mel.deviation},
                 "frames": int(self.mels.arrays["mel"].shape[-1]),
+                "held": held_instruments(self.mels),
             },
             "attributions": [dict(item) for item in ATTRIBUTIONS],
         }  # fmt: skip
