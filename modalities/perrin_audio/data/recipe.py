@@ -182,7 +182,7 @@ def _load_folder(source: Path, folder: Path, progress: Progress) -> Pack:
 
 
 def held_instruments(mels: Pack, share: float = 0.05) -> list[str]:
-    """Instruments whose held notes go on: 3 s in and later their median energy is at least this share of the first's."""
+    """Instruments that go on: 3 s into a held note their median energy is at least this share of the first's."""
     arrays = {name: np.asarray(mels.arrays[name]) for name in ("kind", "program", "start")}
     loud = np.array([np.exp(2 * mel.astype(np.float32)).sum(0).mean() for mel in mels.arrays["mel"]])
     found = []
