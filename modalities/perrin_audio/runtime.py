@@ -28,7 +28,7 @@ from perrin_audio.foreign import Foreign
 from perrin_audio.gan import Generator
 from perrin_audio.given import given_of
 from perrin_audio.mel import Mel
-from perrin_audio.notes import number_of
+from perrin_audio.notes import read_caption
 from perrin_audio.pictures import mel_picture, sound_picture
 from perrin_audio.vocoder import GriffinLim, Vocoder, Vocodes
 from perrin_audio.windows import Layout, Windows, layout_of
@@ -102,10 +102,10 @@ class AudioRuntime:
         options = dict(self.card.grid)
         grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **options})
         rest = grid if given is None else grid.tail(cast(float, p.strength))
-        captions = [p.prompt or "", p.negative]
-        told = Told.of(captions, self.device)
+        said = p.prompt or ""
         if p.note is not None:
-            told = told._replace(label=torch.tensor([number_of(p.note), int(told.label[1])], device=self.device))
+            said = f"{read_caption(said).text}, {p.note}".lstrip(", ")
+        told = Told.of([said, p.negative], self.device)
         denoiser = self._denoiser
         if layout.single:
             told = told.starting(torch.tensor([p.start] * 2, device=self.device))

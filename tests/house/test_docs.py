@@ -13,7 +13,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").r
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3), ("audio", 3)],
+    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3)],
 )
 def test_pages_run(page: str, least: int) -> None:
     path = f"docs/{page}.md"
