@@ -23,7 +23,7 @@ $(STAMP): pyproject.toml deploy/constraints.txt
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade 'pip>=25.1'
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint deploy/constraints.txt \
 		--group dev --editable '.[all]'
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint deploy/constraints.txt --no-deps k-diffusion
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint deploy/constraints.txt --no-deps k-diffusion tinysoundfont
 	@touch $(STAMP)
 
 demo: $(STAMP)

@@ -12,6 +12,7 @@ from perrin.errors import PerrinError
 from perrin.wire import ArtifactRecord
 from perrin_dashboard.connection import artifact_bytes
 from perrin_dashboard.molecules import figure, read_sdf
+from perrin_dashboard.sounds import spectrogram
 
 __all__ = ["VIEWS", "show_artifact"]
 
@@ -76,6 +77,18 @@ def _molecule(record: ArtifactRecord, data: bytes, caption: str) -> None:
     st.caption(" · ".join(f"{name} {value}" for name, value in said.items()) or solid.name)
 
 
+def _audio(record: ArtifactRecord, data: bytes, caption: str) -> None:
+    if record.media_type.startswith("image/"):
+        _image(record, data, caption)
+        return
+    st.audio(data, format=record.media_type)
+    picture = spectrogram(data)
+    if picture is None:
+        _file(record, data, caption)
+    else:
+        st.image(picture, width="stretch", alt=f"Spectrogram of {caption}")
+
+
 def _file(record: ArtifactRecord, data: bytes, caption: str) -> None:
     size = f"{record.size / 1024:.0f} KiB" if record.size >= 1024 else f"{record.size} bytes"
     st.markdown(f":material/draft: **{record.name}**")
@@ -83,6 +96,7 @@ def _file(record: ArtifactRecord, data: bytes, caption: str) -> None:
 
 
 VIEWS: Mapping[str, Callable[[ArtifactRecord, bytes, str], None]] = {
+    "audio": _audio,
     "image": _image,
     "video": _video,
     "molecule": _molecule,

@@ -8,7 +8,15 @@ import pkgutil
 
 import pytest
 
-PACKAGES = ["perrin", "perrin_image", "perrin_molecule", "perrin_video", "perrin_orchestration", "perrin_dashboard"]
+PACKAGES = [
+    "perrin",
+    "perrin_image",
+    "perrin_molecule",
+    "perrin_video",
+    "perrin_audio",
+    "perrin_orchestration",
+    "perrin_dashboard",
+]
 
 
 def _modules() -> list[str]:

@@ -64,6 +64,7 @@ def test_every_public_name_exists() -> None:
         "perrin_image",
         "perrin_molecule",
         "perrin_video",
+        "perrin_audio",
         "perrin_orchestration",
         "perrin_dashboard",
     ):

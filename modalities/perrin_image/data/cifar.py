@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perrin.errors import InvalidInput
+from perrin.training.data.archives import Source, extract, fetch
 
-from .fetch import Source, extract, fetch
 from .recipe import Progress
 
 __all__ = ["CLASSES", "Cifar", "open_cifar", "prepare_cifar", "write_cifar"]

@@ -19,13 +19,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perrin.errors import InvalidInput
+from perrin.training.data.archives import extract, fetch
 
 from .captions import captions_for, colour_words_in, mirror_ok
 from .clipart import picture_fault, read_clipart
 from .colours import dominant_colour
 from .copies import copies_of
 from .duplicates import first_of_each
-from .fetch import SOURCES, extract, fetch, source
+from .fetch import SOURCES, source
 from .pack import Record, write_pack
 from .render import SIZE, render_image, render_svg
 from .sets import SETS, Drawing, EmojiSet, read_iconify, read_webp

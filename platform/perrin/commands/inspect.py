@@ -17,6 +17,7 @@ import typer
 from perrin.clip_notes import read_gif, read_mp4, read_webm, read_zip
 from perrin.errors import InvalidInput, NotFound
 from perrin.media import sniff
+from perrin.tags import read_flac, read_ogg, read_wav
 from perrin.xmp import read_jpeg, read_webp
 
 __all__ = ["READERS", "inspect", "read_metadata"]
@@ -107,6 +108,9 @@ READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
     "image/png": ("PNG", _read_png),
     "image/webp": ("WebP", read_webp),
     "image/jpeg": ("JPEG", read_jpeg),
+    "audio/wav": ("WAV", read_wav),
+    "audio/flac": ("FLAC", read_flac),
+    "audio/ogg": ("Ogg", read_ogg),
     "image/gif": ("GIF", read_gif),
     "video/mp4": ("MP4", read_mp4),
     "video/webm": ("WebM", read_webm),

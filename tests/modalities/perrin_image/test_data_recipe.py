@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from perrin.errors import InvalidInput, PerrinError
+from perrin.training.data.archives import Source, extract, fetch
 from perrin_image.data import recipe
 from perrin_image.data.captions import (
     article,
@@ -25,7 +26,7 @@ from perrin_image.data.captions import (
     without_colours,
 )
 from perrin_image.data.clipart import title_of
-from perrin_image.data.fetch import SOURCES, Source, extract, fetch
+from perrin_image.data.fetch import SOURCES
 from perrin_image.data.large import open_large, prepare_large
 from perrin_image.data.pack import open_pack, write_pack
 from perrin_image.data.render import premultiplied

@@ -1,0 +1,150 @@
+"""How good a model of notes is: pitch, instrument, distance to real sounds, silence, clipping, the vocoder, time.
+
+    perrin train audio/judge                      # the judge of instruments, once: ten minutes
+    python benchmarks/audio/bench_instruments.py [MODEL] [--strengths loud medium] [--crepe tiny] [--out FOLDER]
+
+Of every held-out pair of instrument and note, which no model here was trained on, one note a strength, seed 7 and on,
+at the model's defaults. Beside it, by the same computation, the real renders of these notes, and these through the
+model's vocoder.
+
+- Pitch: torchcrepe's, within 50 cents of the note, octave included.
+- Instrument: the judge's first choice of 120.
+- Frechet distance in the judge's features (named perrin-instruments, and no one else's) to the real renders; the floor
+  is between two halves of these, each half against the other, and so at half the number.
+- Log-spectral distance of vocoders on real sounds that none has learnt from.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import soundfile
+import torch
+from rich.progress import track
+from torch import Tensor
+
+import perrin
+from perrin.metrics.distances import frechet
+from perrin.models import find
+from perrin.models.weights import load_network
+from perrin.settings import Settings
+from perrin_audio.data.fetch import soundfont
+from perrin_audio.data.recipe import SECONDS, audible, load_sounds
+from perrin_audio.data.render import RATE, Player
+from perrin_audio.data.score import INSTRUMENTS, STRENGTHS, held_out, notes
+from perrin_audio.mel import Mel
+from perrin_audio.metrics.distances import log_spectral_distance
+from perrin_audio.metrics.instruments import FEATURES, Judge
+from perrin_audio.metrics.pitch import heard_pitch, within
+from perrin_audio.notes import name_of
+from perrin_audio.vocoder import Vocoder
+
+SEED = 7
+QUIET = 1e-3
+
+
+def quiet(*_: object) -> None:
+    """Nobody is told."""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("model", nargs="?", default="instruments")
+    parser.add_argument("--strengths", nargs="+", default=["loud", "medium"], choices=list(STRENGTHS))
+    parser.add_argument("--crepe", default="full", choices=["full", "tiny"])
+    parser.add_argument("--judge", default="instruments-judge")
+    parser.add_argument("--out", type=Path)
+    asked = parser.parse_args()
+
+    card, mel = find(asked.model), Mel()
+    folder = Settings().home / "data" / "audio"
+    judge = load_network(find(asked.judge), "judge", kinds={"judge": Judge})
+    pairs = [(INSTRUMENTS.index(name), note) for name, note in sorted(held_out())]
+    wanted = [(program, note, word) for word in asked.strengths for program, note in pairs]
+
+    player = Player(soundfont(folder, quiet))
+    real = []
+    for program, note, word in wanted:
+        score = next(s for s in notes(program, note) if s.velocity == STRENGTHS[word] and "short" not in s.caption)
+        real.append(torch.from_numpy(audible(player.play(score, SECONDS))))
+    generate = perrin.load("audio", model=asked.model, device="cpu")
+    made, began, cpu = [], time.monotonic(), time.process_time()
+    for seed, (program, note, word) in enumerate(track(wanted, "generating")):
+        said = f"{INSTRUMENTS[program]}, note {name_of(note)}, {word}"
+        made.append(torch.from_numpy(generate(said, seed=SEED + seed, seconds=SECONDS)[0].value.sound))
+    each = (time.monotonic() - began) / len(wanted), (time.process_time() - cpu) / len(wanted)
+
+    vocoder = load_network(card, "vocoder", kinds={"vocoder": Vocoder})
+    sets = {"real": torch.stack(real), "made": torch.stack(made)}
+    with torch.inference_mode():
+        sets["real, through the vocoder"] = vocoder(mel.log(sets["real"]))
+    print(f"\n{len(wanted)} notes of {len(pairs)} held-out pairs, {asked.model}")
+    print(f"pitch by crepe {asked.crepe}, distance in {FEATURES}\n")
+    print(f"{'':28}{'pitch':>8}{'instrument':>12}{'Frechet':>10}{'silent':>8}{'clipped':>9}")
+    found: dict[str, dict[str, float]] = {}
+    for name, sounds in sets.items():
+        found[name] = scores(name, sounds, sets["real"], wanted, judge, mel, asked.crepe)
+        f = found[name]
+        print(
+            f"{name:28}{f['pitch']:8.3f}{f['instrument']:12.3f}{f['frechet']:10.2f}{f['silent']:8.3f}{f['clipped']:9.3f}"
+        )
+    print(f"\na note in {each[0]:.2f} s, {each[1]:.2f} s of processor")
+
+    number = np.arange(len(load_sounds(folder, quiet)))
+    sounds = load_sounds(folder, quiet).arrays["sound"][number[number % 50 == 0][:128]]
+    real_ones = torch.from_numpy(sounds.astype(np.float32) / 32767)
+    with torch.inference_mode():
+        logs = mel.log(real_ones)
+        distances = {
+            "vocoder": float(log_spectral_distance(vocoder(logs), real_ones)),
+            "griffin-lim": float(log_spectral_distance(mel.griffin_lim(logs), real_ones)),
+        }
+    print("log-spectral distance, dB: " + ", ".join(f"{name} {value:.2f}" for name, value in distances.items()))
+    if asked.out is not None:
+        asked.out.mkdir(parents=True, exist_ok=True)
+        for n, (program, note, word) in enumerate(wanted):
+            stem = f"{n:03d}-{INSTRUMENTS[program]}-{name_of(note)}-{word}".replace(" ", "-")
+            soundfile.write(asked.out / f"{stem}-made.wav", made[n].numpy(), RATE)
+            soundfile.write(asked.out / f"{stem}-real.wav", real[n].numpy(), RATE)
+        (asked.out / "figures.json").write_text(json.dumps({"sets": found, "lsd": distances}, indent=1) + "\n")
+
+
+def scores(
+    name: str,
+    sounds: Tensor,
+    real: Tensor,
+    wanted: list[tuple[int, int, str]],
+    judge: torch.nn.Module,
+    mel: Mel,
+    crepe: str,
+) -> dict[str, float]:
+    pitches = heard_pitch(sounds, RATE, crepe)
+    right = [within(hertz, note) for hertz, (_, note, _) in zip(pitches, wanted, strict=True)]
+    with torch.inference_mode():
+        features = judge.features(mel.log(sounds))  # type: ignore[operator]
+        theirs = judge.features(mel.log(real))  # type: ignore[operator]
+        first = judge(mel.log(sounds)).argmax(1)
+    half = len(real) // 2
+    apart = frechet(theirs[:half], theirs[half:]) if name == "real" else frechet(features, theirs)
+    peaks = sounds.abs().amax(1)
+    missed = [
+        f"{INSTRUMENTS[p]} {name_of(n)} {h:.0f} Hz"
+        for h, ok, (p, n, _) in zip(pitches, right, wanted, strict=True)
+        if not ok
+    ]
+    print(f"  {name}: pitch missed {len(missed)}: " + "; ".join(missed[:12]))
+    return {
+        "pitch": sum(right) / len(right),
+        "instrument": float((first == torch.tensor([program for program, _, _ in wanted])).float().mean()),
+        "frechet": apart,
+        "silent": float((peaks < QUIET).float().mean()),
+        "clipped": float(((sounds.abs() >= 0.999).float().mean(1) > 0.001).float().mean()),
+    }
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""What the audio models learn from."""
