@@ -19,7 +19,7 @@ from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard, models
-from perrin.models.plans import plan_of
+from perrin.models.plans import plan_of_rest
 from perrin.models.weights import load_network
 from perrin.nn.text import text_encoder
 from perrin_audio.conditions import Told
@@ -101,7 +101,7 @@ class AudioRuntime:
         layout = self._layout(p, None if given is None else len(given.sound))
         options = dict(self.card.grid)
         grid = d.grid.shifted(self._process, p.steps, **{"shift": 1.0, **options})
-        rest = grid if given is None else grid.tail(cast(float, p.strength))
+        plan, late = plan_of_rest(self.card, p.sampler, grid, None if given is None else p.strength)
         said = p.prompt or ""
         if p.note is not None:
             said = f"{read_caption(said).text}, {p.note}".lstrip(", ")
@@ -117,27 +117,18 @@ class AudioRuntime:
         initial = None
         if given is not None:
             known = self.mel.standard(given.logs(self.mel, layout.frames)).to(self.device)
-            initial = known if len(rest) < len(grid) else None
+            initial = known if late else None
             if given.keeps:
                 guidance = d.guidance.constrained(guidance, known, given.kept(self.mel, layout.frames).to(self.device))
         return d.start(
             guidance,
-            self._plan(p, rest, len(grid)),
+            plan,
             shape=(self.mel.bands, layout.frames),
             seeds=[int(p.item(number)["seed"]) for number in range(p.count)],
             condition=condition,
             initial=initial,
             device=self.device,
         )
-
-    def _plan(self, p: AudioParameters, rest: Any, whole: int) -> Any:
-        try:
-            return plan_of(self.card, cast(str, p.sampler), rest)
-        except InvalidInput as error:
-            if len(rest) == whole:
-                raise
-            left = f"more, or more steps: {len(rest)} of {whole} are left, and {p.sampler} wants {error.wanted}"
-            raise InvalidInput("strength", p.strength, left) from None
 
     def _layout(self, p: AudioParameters, samples: int | None) -> Layout:
         wanted = round(cast(float, p.seconds) * self.mel.rate) if samples is None else samples

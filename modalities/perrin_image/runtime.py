@@ -10,15 +10,13 @@ from torch import Tensor
 
 from perrin import diffusion as d
 from perrin.diffusion import Run
-from perrin.diffusion.grid import Grid
 from perrin.diffusion.guidance import Guidance, Unguided
-from perrin.diffusion.plan import Plan
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import SEED_LIMIT, Format
 from perrin.models import ModelCard, upscaler_of
 from perrin.models.grids import grid_of
-from perrin.models.plans import plan_of
+from perrin.models.plans import plan_of_rest
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder
 from perrin.nn.circular import Ring
@@ -124,7 +122,6 @@ class ImageRuntime:
         layout = layout_of(self.card, p.size)
         canvas = canvas_of(p, inputs, layout, self._clear)
         grid = grid_of(self.card, self._process, p.steps, self._beside.tokens(layout.sampled), p.sampler)
-        rest = grid if canvas is None else grid.tail(cast(float, p.strength))
         latent = None if canvas is None else self._latent(canvas.sampled(layout))
         told = self._beside.told(p, self.card, inputs, layout)
         if isinstance(self._beside, BesideCheckpoint) and isinstance(self._codec, Coded):
@@ -143,14 +140,15 @@ class ImageRuntime:
         seeds = [int(p.item(number)["seed"]) for number in range(p.count)]
         if p.seamless and self.card.sheet:
             seeds += [(seed + OTHER) % SEED_LIMIT for seed in seeds]
+        plan, late = plan_of_rest(self.card, p.sampler, grid, None if canvas is None else p.strength)
         return d.start(
             guidance,
-            self._plan(p, grid, rest),
+            plan,
             shape=shape,
             seeds=seeds,
             condition=condition,
             noise=None if p.seed_to is None else slerp(seeds, [p.seed_to] * p.count, p.places, shape),
-            initial=latent if len(rest) < len(grid) else None,
+            initial=latent if late else None,
             device=self.device,
         )
 
@@ -185,15 +183,6 @@ class ImageRuntime:
     def _latent(self, picture: Tensor) -> Tensor:
         """(1, latent, h, w) of the picture (1, 4, H, W), with what is to be painted over."""
         return self._codec.encode(picture.to(self.device))
-
-    def _plan(self, p: ImageParameters, grid: Grid, rest: Grid) -> Plan:
-        try:
-            return plan_of(self.card, cast(str, p.sampler), rest)
-        except InvalidInput as error:
-            if len(rest) == len(grid):
-                raise
-            left = f"more, or more steps: {len(rest)} of {len(grid)} are left, and {p.sampler} wants {error.wanted}"
-            raise InvalidInput("strength", p.strength, left) from None
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:

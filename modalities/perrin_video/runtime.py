@@ -16,13 +16,12 @@ from perrin import diffusion as d
 from perrin.diffusion import Run
 from perrin.diffusion.grid import Grid
 from perrin.diffusion.noise import normals
-from perrin.diffusion.plan import Plan
 from perrin.diffusion.sampling import Noise
 from perrin.errors import Degenerate, InvalidInput, ModelError
 from perrin.inputs import InputFile
 from perrin.modality import Format
 from perrin.models import ModelCard, find
-from perrin.models.plans import plan_of
+from perrin.models.plans import plan_of, plan_of_rest
 from perrin.models.weights import load_network
 from perrin.nn import Autoencoder, DiffusionTransformer
 from perrin.nn.text import Text, text_encoder
@@ -119,17 +118,16 @@ class VideoRuntime:
         latents = None if plot.guide is None else self._encoded(plot.guide).transpose(0, 1)[None]
         if latents is not None and plot.kept.any():
             condition |= {"given": latents, "kept": as_tensor(plot.kept, self.device)}
-        grid = self._grid(p.steps)
-        rest = grid.tail(plot.strength)
+        plan, late = plan_of_rest(self.card, p.sampler, self._grid(p.steps), plot.strength)
         wide = portrait.shape[-1]
         return d.start(
             self._denoiser,
-            self._plan(p, grid, rest),
+            plan,
             shape=(portrait.shape[1], count, wide, wide),
             seeds=[int(p.item(number)["seed"]) for number in range(p.count)],
             condition=condition,
             noise=self._noise(p, (portrait.shape[1], count, wide, wide)),
-            initial=latents if len(rest) < len(grid) else None,
+            initial=latents if late else None,
             device=self.device,
         )
 
@@ -203,15 +201,6 @@ class VideoRuntime:
 
     def _grid(self, steps: int) -> Grid:
         return d.grid.shifted(self._process, steps, **{"shift": 1.0, **self.card.grid})
-
-    def _plan(self, p: VideoParameters, grid: Grid, rest: Grid) -> Plan:
-        try:
-            return plan_of(self.card, cast(str, p.sampler), rest)
-        except InvalidInput as error:
-            if len(rest) == len(grid):
-                raise
-            left = f"more, or more steps: {len(rest)} of {len(grid)} are left, and {p.sampler} wants {error.wanted}"
-            raise InvalidInput("strength", p.strength, left) from None
 
     # --- after sampling -----------------------------------------------------------------------------------------------
 

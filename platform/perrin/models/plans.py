@@ -13,7 +13,7 @@ from perrin.diffusion.solvers import solver
 from perrin.errors import InvalidInput, ModelError
 from perrin.models.card import CALIBRATED, ModelCard, write_card
 
-__all__ = ["CALIBRATED", "check_steps", "plan_of", "save_plan"]
+__all__ = ["CALIBRATED", "check_steps", "plan_of", "plan_of_rest", "save_plan"]
 
 
 def check_steps(card: ModelCard, sampler: str, steps: int) -> None:
@@ -43,6 +43,25 @@ def plan_of(card: ModelCard, sampler: str, grid: Grid) -> Plan:
         return Plan.from_dict(json.loads(card.read(name)))
     except (ValueError, InvalidInput) as error:
         raise ModelError(f"model {card.name}: {name} is not a plan: {error}") from None
+
+
+def plan_of_rest(card: ModelCard, sampler: str, grid: Grid, strength: float | None) -> tuple[Plan, bool]:
+    """`plan_of` the tail of ``grid`` that a run from a given sample at ``strength`` takes; None is the whole grid.
+
+    Returns:
+        The plan, and whether it begins later than the grid: such a run begins at the given sample, noised.
+
+    Raises:
+        InvalidInput: the sampler cannot do with what is left, in terms of ``strength``; and as `plan_of`.
+    """
+    rest = grid if strength is None else grid.tail(strength)
+    try:
+        return plan_of(card, sampler, rest), len(rest) < len(grid)
+    except InvalidInput as error:
+        if len(rest) == len(grid):
+            raise
+        left = f"more, or more steps: {len(rest)} of {len(grid)} are left, and {sampler} wants {error.wanted}"
+        raise InvalidInput("strength", strength, left) from None
 
 
 def save_plan(card: ModelCard, plan: Plan) -> ModelCard:
