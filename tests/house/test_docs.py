@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,10 +13,20 @@ ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 
 
+@pytest.fixture
+def own_environment() -> Iterator[None]:
+    """A page may set PERRIN_HOME, and no other test is to find what the page has put there."""
+    before = dict(os.environ)
+    yield
+    os.environ.clear()
+    os.environ.update(before)
+
+
 @pytest.mark.parametrize(
     ("page", "least"),
     [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3)],
 )
+@pytest.mark.usefixtures("own_environment")
 def test_pages_run(page: str, least: int) -> None:
     path = f"docs/{page}.md"
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.S)
