@@ -354,7 +354,7 @@ def test_what_does_not_fit_an_accelerator_is_offloaded(monkeypatch: pytest.Monke
 
     monkeypatch.setattr("perrin.plugins.runtime", lambda face: Runtime)
     here = Path(__file__)
-    card: Any = SimpleNamespace(name="m", sha256="0", folder=here.parent, files={here.name: ""}, upscaler="")
+    card: Any = SimpleNamespace(name="m", sha256="0", folder=here.parent, files={here.name: ""}, upscaler="", image="")
     pretended = "meta"  # a device that is not the CPU and needs no hardware
     models = Models(pretended, None, Full(), lambda: 0.0)
     events: list[Any] = []
