@@ -1,8 +1,8 @@
 """How a result was made, inside clips: MP4, WebM, GIF, and ZIP. Reading and writing, by hand and in pure Python.
 
 An MP4 has the XMP packet of `perrin.xmp` in the box that XMP says it goes in; a GIF has it in XMP's own application
-block; a ZIP has the JSON as the archive's comment or, as that holds 64 KiB, in a member ``perrin.json``. A WebM is
-written by a muxer that knows tags, and here only read: the tag PERRIN.
+block; a ZIP has the JSON in a member ``perrin.json``. A WebM is written by a muxer that knows tags, and here only read:
+the tag PERRIN.
 
 Reading walks over lengths and runs no parser that a stranger's file could make work for hours.
 

@@ -260,9 +260,9 @@ def add(
     from perrin.settings import Settings
 
     path = Path(source).expanduser()
+    settings = Settings()
     if (path / CARD).is_file():
-        card = copy(path)
-        print(f"{card.name} added: {len(card.files)} files in {card.folder}")
+        _added(copy(path, settings))
         return
     if is_hub_id(source):
         path, name = fetched(source, variant), name or source.rpartition("/")[2]
@@ -276,14 +276,17 @@ def add(
                 "accept-licence", False, "--accept-licence, which says that you may use it under its licence"
             )
 
-    settings = Settings()
     added = adopt(path, agree, name, licence, settings) if path.is_file() else None
     if added is None:
         options = Options(name, variant, _one_of("dtype", dtype, DTYPES), _parts(part), base, kind, licence)
         found = look(path, options, settings)
         agree(found.title, found.bytes, found.card.licence)
         added = take_in(found, settings)
-    print(f"{added.name} added: {len(added.files)} files in {added.folder}")
+    _added(added)
+
+
+def _added(card: ModelCard) -> None:
+    print(f"{card.name} added: {len(card.files)} files in {card.folder}")
 
 
 def _one_of(field: str, value: str | None, known: tuple[str, ...]) -> str | None:
