@@ -101,8 +101,8 @@ class Page:
             try:
                 if found := look():
                     return found
-            except (StaleElementReferenceException, WebDriverException):
-                pass  # the page was being drawn again
+            except (StaleElementReferenceException, WebDriverException, StopIteration, IndexError):
+                pass  # the page was being drawn again, or what is looked for is not there yet
             time.sleep(0.2)
         self.driver.save_screenshot(str(self.screenshots / "missing.png"))
         pytest.fail(f"never saw {what}; the page says:\n{self.text()}")

@@ -34,13 +34,12 @@ def test_a_picture_by_a_checkpoint(
         page.see("What would you like to make?")
         find = page.driver.find_elements
 
-        def unfolded() -> bool:
-            folded = next(part for part in find(By.TAG_NAME, "summary") if "Advanced" in part.text)
-            page.driver.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", folded)
-            return True
-
-        page.until("Advanced", unfolded)
-        model = page.until("the models", lambda: find(By.CSS_SELECTOR, "[class*=st-key-form-image-model] input")[0])
+        folded = page.until(
+            "Advanced", lambda: next((s for s in find(By.TAG_NAME, "summary") if "Advanced" in s.text), None)
+        )
+        page.driver.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", folded)
+        models = "[class*=st-key-form-image-model] input"
+        model = page.until("the models", lambda: next(iter(find(By.CSS_SELECTOR, models)), None))
         page.until("the models to open", lambda: model.is_displayed() or None)
         model.send_keys("dreamy")
         model.send_keys(Keys.ENTER)
