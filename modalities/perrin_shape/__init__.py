@@ -1,0 +1,1 @@
+"""3D shapes: point clouds and meshes."""
