@@ -137,6 +137,8 @@ class ShapeCodec(nn.Module):
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
         nn.init.constant_(self.surface.bias, -2.0)
+        with torch.no_grad():
+            self.outer.bias.view(PARTS, WIDE)[:, 0] = -2.0
 
     def encode(self, points: Tensor, normals: Tensor, colours: Tensor) -> Tensor:
         """Standardised latents (B, channels, 8, 8, 8) of points (B, n, 3) within the unit ball.

@@ -11,7 +11,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -41,8 +41,6 @@ DEFAULT = {"prediction": "x0", "weight": "edm", "times": {"kind": "logit_normal"
 VIEWS = 2
 """Pictures that are made of a shape, and so many of its mirror image."""
 POINTS = 2048
-PARTS = 2
-"""Latents, and parts with their latents, that are made of a shape, and so many of its mirror image."""
 
 TESTS = ("chair", "armchair", "table", "lamp", "sofa", "bed", "plant", "brick 2 x 4", "plate 2 x 4", "wheel", "gear 24 tooth",
          "technic beam 5", "slope brick 45 2 x 2", "bottle", "cabinet", "brick 1 x 4 x 2", "oak chair", "wooden table")  # fmt: skip
@@ -75,52 +73,48 @@ class ShapeTask:
         self.codec = ShapeCodec(**self.options.get("codec", {}))
         self.codec.load_state_dict(state)
         self.codec.eval().requires_grad_(False)
-        cache = self._folders["out"] / "encoded.pt"
-        if not cache.exists():
-            torch.save(self._encoded(progress), cache.with_suffix(".part"))
-            cache.with_suffix(".part").replace(cache)
-        self._latents, self._parts, self._pictures = torch.load(cache, weights_only=True, mmap=True)
-        captions = sorted({caption for record in self.shapes.pack.records for caption in record.captions})
+        self._latents, self._parts = _kept(self._folders["out"] / "encoded.safetensors", lambda: self._encoded(progress))
+        (self._pictures,) = _kept(self._folders["data"] / "shape" / "pictures.safetensors", lambda: self._seen(progress))
+        captions = sorted({caption for record in self.shapes.pack.records for caption in record.captions}, key=len)
         self._row = {caption: row for row, caption in enumerate(captions)}
         progress(0, 1, "encoding captions")
-        text = padded([*(encode(captions[i : i + 256]) for i in range(0, len(captions), 256)), encode([""])])
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = [encode(captions[i : i + 256]) for i in range(0, len(captions), 256)]
+        text = padded([*parts, encode([""])])
         self._tokens, self._mask = text.tokens.half(), text.mask
 
-    def _encoded(self, progress: Progress) -> tuple[Tensor, Tensor, Tensor]:
-        """Half-precision latents (N, 2, PARTS, C, 8, 8, 8), parts (N, 2, PARTS, C + 1, 8, 8, 8), and pictures (N, 2,
-        VIEWS, 16, 320); the second of two is of the mirror image."""
-        seer, found = PictureNetwork(), []
-        count = len(self.shapes.pack)
-        for start in range(0, count, 16):
-            progress(start, count, "encoding shapes")
-            chosen = np.arange(start, min(start + 16, count))
-            found.append(self._encoded_of(chosen, np.random.default_rng([3, start]), seer))
-        latents, parts, pictures = (torch.cat(part) for part in zip(*found, strict=True))
-        return latents, parts, pictures
-
     @torch.no_grad()
-    def _encoded_of(
-        self, chosen: NDArray[np.int64], generator: np.random.Generator, seer: PictureNetwork
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        latents, parts, pictures = [], [], []
-        size = len(chosen)
-        for side in (False, True):
-            which = torch.full((size,), side)
-            for _ in range(PARTS):
-                clouds = mirrored(self.shapes.clouds(chosen, POINTS, generator), which)
+    def _encoded(self, progress: Progress) -> tuple[Tensor, ...]:
+        """Half-precision latents (N, 2, C, 8, 8, 8) and parts (N, 2, C + 1, 8, 8, 8); the second is of the mirror image."""
+        latents, parts = [], []
+        for chosen, generator in self._each(progress, "encoding shapes"):
+            for side in (False, True):
+                clouds = mirrored(self.shapes.clouds(chosen, POINTS, generator), torch.full((len(chosen),), side))
                 latents.append(self.codec.encode(*clouds).half())
                 for points, normals in zip(clouds.points, clouds.normals, strict=True):
                     normals[torch.from_numpy(~cut(points.numpy(), generator))] = 0
                 parts.append(part_of(self.codec.encode(*clouds), clouds.points, clouds.normals).half())
-            whole = mirrored(self.shapes.clouds(chosen, 4096, generator), which)
-            for _ in range(VIEWS):
+        return tuple(_paired(part) for part in (latents, parts))
+
+    def _seen(self, progress: Progress) -> tuple[Tensor, ...]:
+        """Half-precision features (N, 2, VIEWS, 16, 320) of pictures; the second is of the mirror image."""
+        seer, found = PictureNetwork(), []
+        for chosen, generator in self._each(progress, "drawing shapes"):
+            for side in (False, True):
+                clouds = mirrored(self.shapes.clouds(chosen, 4096, generator), torch.full((len(chosen),), side))
                 views = [
-                    picture(_cloud(whole, k), generator.uniform(-90, 90), generator.uniform(5, 40)) for k in range(size)
+                    picture(_cloud(clouds, k), generator.uniform(-90, 90), generator.uniform(5, 40))
+                    for k in range(len(chosen))
+                    for _ in range(VIEWS)
                 ]
-                pictures.append(picture_tokens(np.stack(views), seer).half())
-        return tuple(  # type: ignore[return-value]
-            torch.stack(part, 1).unflatten(1, (2, -1)) for part in (latents, parts, pictures)
-        )
+                with torch.autocast("cpu", torch.bfloat16):
+                    found.append(picture_tokens(np.stack(views), seer).half().unflatten(0, (-1, VIEWS)))
+        return (_paired(found),)
+
+    def _each(self, progress: Progress, what: str) -> Iterator[tuple[NDArray[np.int64], np.random.Generator]]:
+        for start in range(0, count := len(self.shapes.pack), 32):
+            progress(start, count, what)
+            yield np.arange(start, min(start + 32, count)), np.random.default_rng([3, start])
 
     def batch(self, size: int, generator: np.random.Generator) -> dict[str, Tensor]:
         """Shapes, of which some or all of what could be told is not."""
@@ -130,7 +124,7 @@ class ShapeTask:
         o, size = self.options, len(chosen)
         rates = {"text": o.get("text_dropout", 0.1), "label": o.get("label_dropout", 0.2), "all": o.get("all_dropout", 0.1)}
         without = {name: torch.from_numpy(gone) for name, gone in drop(size, rates, generator).items()}
-        side, first, second = generator.integers(2, size=(3, size))
+        side, view = generator.integers(2, size=size), generator.integers(VIEWS, size=size)
         rows = []
         for index in chosen:
             captions = self.shapes.pack.records[index].captions
@@ -139,17 +133,18 @@ class ShapeTask:
         tokens[without["text"]], mask[without["text"]] = self._tokens[-1].float(), self._mask[-1]
         label = torch.from_numpy(self.shapes.labels[chosen]).long()
         label[(label == CLASSES.index("other")) | without["label"]] = NO_CLASS
-        looks = torch.from_numpy(generator.random(size) < o.get("picture_share", 0.3)) & ~without["all"]
-        given = torch.from_numpy(generator.random(size) < o.get("part_share", 0.2)) & ~without["all"]
+        nothing = without["text"] & without["label"]
+        looks = torch.from_numpy(generator.random(size) < o.get("picture_share", 0.3)) & ~nothing
+        given = torch.from_numpy(generator.random(size) < o.get("part_share", 0.2)) & ~nothing
         alone = looks & torch.from_numpy(generator.random(size) < 0.5)
         tokens[alone], mask[alone], label[alone] = self._tokens[-1].float(), self._mask[-1], NO_CLASS
         return {
-            "latents": self._latents[chosen, side, first].float(),
+            "latents": self._latents[chosen, side].float(),
             "context": tokens,
             "context_mask": mask,
             "label": label,
-            "picture": self._pictures[chosen, side, second].float() * looks[:, None, None],
-            "part": self._parts[chosen, side, first].float() * given[:, None, None, None, None],
+            "picture": self._pictures[chosen, side, view].float() * looks[:, None, None],
+            "part": self._parts[chosen, side].float() * given[:, None, None, None, None],
         }
 
     def loss(
@@ -175,7 +170,7 @@ class ShapeTask:
         made = d.sample(guided, plan, shape=shape, seeds=[7] * len(TESTS), condition=told.condition)
         clouds = [drawn(one, 4096) for one in surfels_from(self.codec, made) if len(one.index)]
         sheet(clouds, 6, 192).save(path)
-        return {**losses, "diversity": diversity(made, self._latents[self.shapes.validation, 0, 0].float())}
+        return {**losses, "diversity": diversity(made, self._latents[self.shapes.validation, 0].float())}
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write the averaged weights as bf16, and what the card says of this model."""
@@ -203,3 +198,17 @@ class ShapeTask:
 def _cloud(clouds: Clouds, k: int) -> Cloud:
     colours = ((clouds.colours[k].numpy() + 1) * 127.5).round().astype(np.uint8)
     return Cloud(clouds.points[k].numpy(), clouds.normals[k].numpy(), colours)
+
+
+def _paired(parts: list[Tensor]) -> Tensor:
+    """(N, 2, ...) of batches that are by turns of shapes and of their mirror images."""
+    return torch.cat([torch.stack(pair, 1) for pair in zip(parts[::2], parts[1::2], strict=True)])
+
+
+def _kept(path: Path, make: Callable[[], tuple[Tensor, ...]]) -> tuple[Tensor, ...]:
+    """What ``make`` gives, from ``path`` if it was made before."""
+    if not path.exists():
+        save_file({str(number): part.contiguous() for number, part in enumerate(make())}, path.with_suffix(".part"))
+        path.with_suffix(".part").replace(path)
+    found = load_file(path)
+    return tuple(found[str(number)] for number in range(len(found)))
