@@ -23,14 +23,15 @@ _FURNITURE: Mapping[str, str] = {
     "cabinet": "cabinet wardrobe cupboard dresser bookcase shelves chest vanity trunck locker",
     "appliance": "oven stove fridge refrigerator cooker microwave dryer machine freezer hood cooktop heater radiator",
     "bath": "washbasin bath bathtub sink toilets urinal bidet lavatory basin jacuzzi shower",
-    "plant": "plant tree ficus palm pine bamboo cactus maple hedge bush tulips flowers yucca orchids lily spathiphyllum "
-    "cypress poplar acacia beech succulent leaves flower",
+    "plant": "plant tree ficus palm pine bamboo cactus maple hedge bush tulips flowers yucca orchids lily "
+    "spathiphyllum cypress poplar acacia beech succulent leaves flower",
     "vessel": "vase bottle glass cup mug bowl pot jar pottery flacon bucket barrel",
     "screen": "tv laptop imac ibook tablet screen phone iphone",
     "switch": "plug switch socket",
     "person": "male female boy girl doll mannequin",
     "animal": "animal horse dog cat deer rabbit bulldog chicken bear",
-    "vehicle": "car truck sedan van bus suv scooter motorbike bike bicycle tricycle scenic focus beetle chevrolet cc r6",
+    "vehicle": "car truck sedan van bus suv scooter motorbike bike bicycle tricycle "
+    "scenic focus beetle chevrolet cc r6",
     "stairs": "staircase stairs ladder escalator",
 }
 _PARTS: Mapping[str, str] = {

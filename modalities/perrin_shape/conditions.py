@@ -1,4 +1,4 @@
-"""What the network is told: a caption's tokens, a token for the sizes in it, its class, a picture, a part of the shape."""
+"""What the network is told: words, a token for the sizes in them, a class, a picture, a part of the shape."""
 
 from __future__ import annotations
 
@@ -63,8 +63,10 @@ class Told(NamedTuple):
     part: Tensor
 
     @classmethod
-    def of(cls, captions: Sequence[str], channels: int, categories: Sequence[str | None] = (), device: str = "cpu") -> Told:
-        """Captions as people write them, with the classes of ``categories`` or, where None, of the captions' own words."""
+    def of(
+        cls, captions: Sequence[str], channels: int, categories: Sequence[str | None] = (), device: str = "cpu"
+    ) -> Told:
+        """Captions as people write them; classes are those of ``categories``, or where None of the captions' words."""
         known = [plain(caption) for caption in captions]
         text = encode(known, device)
         named = [
@@ -114,4 +116,3 @@ def padded(parts: Sequence[Text]) -> Text:
         return torch.cat([x[:, :-1], torch.zeros_like(x[:, :1]).expand(-1, short, *x.shape[2:]), x[:, -1:]], 1)
 
     return Text(torch.cat([wide(part.tokens) for part in parts]), torch.cat([wide(part.mask) for part in parts]))
-

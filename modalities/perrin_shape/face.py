@@ -33,19 +33,21 @@ class ShapeParameters(Parameters):
     image: Annotated[str, Input("image/*")] | None = Field(
         None, title="Picture", description="A view of it on white or nothing, from the side and a little above."
     )
-    cloud: Annotated[str, Input("model/*", "text/plain", "application/octet-stream", "application/x-npy")] | None = Field(
-        None,
-        title="Shape",
-        json_schema_extra=CLOUD,
-        description="Points or a mesh to begin with: PLY, OBJ, GLB, STL or XYZ. What lies within the unit ball stays "
-        "where it is; else it is centred and scaled.",
+    cloud: Annotated[str, Input("model/*", "text/plain", "application/octet-stream", "application/x-npy")] | None = (
+        Field(
+            None,
+            title="Shape",
+            json_schema_extra=CLOUD,
+            description="Points or a mesh to begin with: PLY, OBJ, GLB, STL or XYZ. What lies within the unit ball "
+            "stays where it is; else it is centred and scaled.",
+        )
     )
     use: Literal["vary", "complete", "upsample"] | None = Field(
         None,
         title="Use",
         json_schema_extra=CLOUD,
-        description="What to do with the shape: another like it; all of it, of which this is a part, kept point by point; "
-        "or the same with more points, kept likewise. Left out: complete.",
+        description="What to do with the shape: another like it; all of it, of which this is a part, kept point by "
+        "point; or the same with more points, kept likewise. Left out: complete.",
     )
     strength: float | None = Field(
         None,
@@ -53,15 +55,15 @@ class ShapeParameters(Parameters):
         le=1,
         title="Strength",
         json_schema_extra=CLOUD,
-        description="How far to go from the shape: 0 keeps it, 1 forgets it. Left out: 0.6 to vary, 1 to complete, 0.1 to "
-        "upsample.",
+        description="How far to go from the shape: 0 keeps it, 1 forgets it. Left out: 0.6 to vary, 1 to complete, "
+        "0.1 to upsample.",
     )
     mesh: Literal["auto", "poisson", "signed-distance"] = Field(
         "auto",
         title="Surface",
         json_schema_extra=FILE,
-        description="What makes the mesh of an OBJ, GLB or STL: Poisson reconstruction, a signed distance, or the first, "
-        "and the second where that fails.",
+        description="What makes the mesh of an OBJ, GLB or STL: Poisson reconstruction, a signed distance, or the "
+        "first, and the second where that fails.",
     )
 
     def resolved(self, card: ModelCard) -> Self:

@@ -63,7 +63,9 @@ class _Mixed(nn.Module):
     def __init__(self, width: int, heads: int) -> None:
         super().__init__()
         self.attention = Attention(width, heads)
-        self.forth = nn.Sequential(nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width))
+        self.forth = nn.Sequential(
+            nn.LayerNorm(width), nn.Linear(width, 2 * width), nn.SiLU(), nn.Linear(2 * width, width)
+        )
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, width) to the same."""
@@ -236,7 +238,9 @@ class ShapeTransformer(nn.Module):
         options: of `perrin.nn.DiffusionTransformer`.
     """
 
-    def __init__(self, channels: int = 8, context: int = 384, classes: int = 0, narrow: int = 64, **options: Any) -> None:
+    def __init__(
+        self, channels: int = 8, context: int = 384, classes: int = 0, narrow: int = 64, **options: Any
+    ) -> None:
         super().__init__()
         self.channels = channels
         self.body = DiffusionTransformer(
@@ -248,7 +252,9 @@ class ShapeTransformer(nn.Module):
             patch=LATENTS // TOKENS,
             **options,
         )
-        self.picture = nn.Sequential(nn.LayerNorm(PICTURE[1]), nn.Linear(PICTURE[1], narrow), nn.Linear(narrow, context))
+        self.picture = nn.Sequential(
+            nn.LayerNorm(PICTURE[1]), nn.Linear(PICTURE[1], narrow), nn.Linear(narrow, context)
+        )
         self.places = nn.Parameter(torch.randn(PICTURE[0], context) * 0.02)
         axis = (torch.arange(LATENTS) + 0.5) / LATENTS * 2 - 1
         places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))

@@ -53,7 +53,9 @@ class Surfels:
     values: NDArray[np.float32]
 
 
-def surfels_of(points: NDArray[np.float32], normals: NDArray[np.float32], colours: NDArray[np.uint8], area: float) -> Surfels:
+def surfels_of(
+    points: NDArray[np.float32], normals: NDArray[np.float32], colours: NDArray[np.uint8], area: float
+) -> Surfels:
     """The surfels of oriented points within the unit ball, each of which stands for ``area``."""
     place = (points + 1) / STEP
     cell = np.clip(np.floor(place).astype(np.int64), 0, SIDE - 1)

@@ -1,8 +1,8 @@
 """Features of pictures: EfficientNet-Lite0, trained on ImageNet, up to the last block.
 
 A picture, scaled to 128x128 by Pillow's bicubic kernel, becomes the mean over space of the last block's 320 channels;
-the 1,280 of the layer after it would want more pictures than there are for a covariance of full rank. Distances in these
-features can be compared with each other, not with those published in Inception's.
+the 1,280 of the layer after it would want more pictures than there are for a covariance of full rank. Distances in
+these features can be compared with each other, not with those published in Inception's.
 """
 
 from __future__ import annotations

@@ -117,7 +117,7 @@ class CodecTask:
 
     @torch.no_grad()
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
-        """Chamfer distances, times 10^4, of validation shapes to what comes back, beside two halves of each; draws some."""
+        """Chamfer distances, times 10^4, of shapes to what comes back, beside those of halves of each; draws some."""
         codec = cast(ShapeCodec, network)
         _standardise(codec, self.shapes)
         chosen = self.shapes.validation[:64]

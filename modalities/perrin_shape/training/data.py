@@ -31,7 +31,7 @@ class Clouds(NamedTuple):
 
 
 def cut(points: NDArray[np.float32], generator: np.random.Generator) -> NDArray[np.bool_]:
-    """Which of ``points`` (n, 3) lie on one side of a random plane, or outside a random slab, with 20% to 80% of them."""
+    """Which of ``points`` (n, 3) lie on one side of a random plane, or outside a random slab: 20% to 80% of them."""
     direction = generator.normal(size=3)
     if generator.random() < 0.7:
         direction = np.eye(3)[generator.integers(3)] * generator.choice([-1, 1])

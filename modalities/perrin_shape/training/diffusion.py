@@ -1,12 +1,12 @@
-"""Trains the diffusion model: a rectified flow over the latents of shapes, told words, a class, a picture, a part.
+"""Trains the diffusion model: a rectified flow over the latents of shapes, told words, class, picture, part.
 
 The latents are a cloud's of the codec that the recipe's first stage made, of other points of a shape each time; left and
 right are exchanged in half of the batch, its pictures and parts with it. Whatever the network may be told is sometimes
 left out, alone and all at once, which is what guidance needs.
 
 References:
-    Li and He, Back to Basics: Let Denoising Generative Models Denoise (2025), for predicting what is clean; Esser et al.,
-    Scaling Rectified Flow Transformers (2024), for times; Ho and Salimans, Classifier-Free Diffusion Guidance (2022).
+    Li and He, Back to Basics: Let Denoising Generative Models Denoise (2025), for predicting what is clean; Esser et
+    al., Scaling Rectified Flow Transformers (2024), for times; Ho and Salimans, Classifier-Free Diffusion Guidance (2022).
 """
 
 from __future__ import annotations
@@ -42,8 +42,11 @@ VIEWS = 2
 """Pictures that are made of a shape, and so many of its mirror image."""
 POINTS = 2048
 
-TESTS = ("chair", "armchair", "table", "lamp", "sofa", "bed", "plant", "brick 2 x 4", "plate 2 x 4", "wheel", "gear 24 tooth",
-         "technic beam 5", "slope brick 45 2 x 2", "bottle", "cabinet", "brick 1 x 4 x 2", "oak chair", "wooden table")  # fmt: skip
+TESTS = (
+    "chair", "armchair", "table", "lamp", "sofa", "bed", "plant", "brick 2 x 4", "plate 2 x 4", "wheel",
+    "gear 24 tooth", "technic beam 5", "slope brick 45 2 x 2", "bottle", "cabinet", "brick 1 x 4 x 2", "oak chair",
+    "wooden table",
+)  # fmt: skip
 """What pictures of a run show; the last three captions are held out."""
 
 
@@ -73,8 +76,12 @@ class ShapeTask:
         self.codec = ShapeCodec(**self.options.get("codec", {}))
         self.codec.load_state_dict(state)
         self.codec.eval().requires_grad_(False)
-        self._latents, self._parts = _kept(self._folders["out"] / "encoded.safetensors", lambda: self._encoded(progress))
-        (self._pictures,) = _kept(self._folders["data"] / "shape" / "pictures.safetensors", lambda: self._seen(progress))
+        self._latents, self._parts = _kept(
+            self._folders["out"] / "encoded.safetensors", lambda: self._encoded(progress)
+        )
+        (self._pictures,) = _kept(
+            self._folders["data"] / "shape" / "pictures.safetensors", lambda: self._seen(progress)
+        )
         captions = sorted({caption for record in self.shapes.pack.records for caption in record.captions}, key=len)
         self._row = {caption: row for row, caption in enumerate(captions)}
         progress(0, 1, "encoding captions")
@@ -85,7 +92,7 @@ class ShapeTask:
 
     @torch.no_grad()
     def _encoded(self, progress: Progress) -> tuple[Tensor, ...]:
-        """Half-precision latents (N, 2, C, 8, 8, 8) and parts (N, 2, C + 1, 8, 8, 8); the second is of the mirror image."""
+        """Half-precision latents (N, 2, C, 8, 8, 8) and parts (N, 2, C + 1, 8, 8, 8); the second is mirrored."""
         latents, parts = [], []
         for chosen, generator in self._each(progress, "encoding shapes"):
             for side in (False, True):
@@ -122,7 +129,11 @@ class ShapeTask:
 
     def _batch_of(self, chosen: NDArray[np.int64], generator: np.random.Generator) -> dict[str, Tensor]:
         o, size = self.options, len(chosen)
-        rates = {"text": o.get("text_dropout", 0.1), "label": o.get("label_dropout", 0.2), "all": o.get("all_dropout", 0.1)}
+        rates = {
+            "text": o.get("text_dropout", 0.1),
+            "label": o.get("label_dropout", 0.2),
+            "all": o.get("all_dropout", 0.1),
+        }
         without = {name: torch.from_numpy(gone) for name, gone in drop(size, rates, generator).items()}
         side, view = generator.integers(2, size=size), generator.integers(VIEWS, size=size)
         rows = []
@@ -185,7 +196,12 @@ class ShapeTask:
             "process": self.objective.process,
             "grid": {"shift": 1.0},
             "prediction": self.objective.prediction,
-            "conditioners": {"prompt": "minilm", "category": list(CLASSES[:-1]), "image": "efficientnet-lite0", "cloud": True},
+            "conditioners": {
+                "prompt": "minilm",
+                "category": list(CLASSES[:-1]),
+                "image": "efficientnet-lite0",
+                "cloud": True,
+            },
             "data": {
                 "shapes": {"parts": int((source == 0).sum()), "furniture": int((source == 1).sum())},
                 "trained": len(self.shapes.train),
