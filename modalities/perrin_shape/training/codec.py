@@ -129,7 +129,7 @@ class CodecTask:
         real = whole.points.numpy()
         apart = [chamfer(cloud.points, one[second]) for cloud, one in zip(back, real, strict=True)]
         floor = [chamfer(one[first], one[second]) for one in real]
-        shown = [_cloud(whole, k) for k in range(12)] + [drawn(one, 4096) for one in made[:12] if len(one.index)]
+        shown = [_cloud(whole, k) for k in range(min(12, len(chosen)))] + [drawn(one, 4096) for one in made[:12] if len(one.index)]
         sheet(shown, 12).save(path)
         return {
             "chamfer": 1e4 * float(np.mean(apart)),

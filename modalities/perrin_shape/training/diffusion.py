@@ -1,12 +1,13 @@
 """Trains the diffusion model: a rectified flow over the latents of shapes, told words, class, picture, part.
 
-The latents are a cloud's of the codec that the recipe's first stage made, of other points of a shape each time; left and
-right are exchanged in half of the batch, its pictures and parts with it. Whatever the network may be told is sometimes
-left out, alone and all at once, which is what guidance needs.
+The latents are those of the codec that the recipe's first stage made. Left and right are exchanged in half of a batch,
+in its pictures and parts too. Whatever the network may be told is sometimes left out, alone and all at once, which is
+what guidance needs.
 
 References:
     Li and He, Back to Basics: Let Denoising Generative Models Denoise (2025), for predicting what is clean; Esser et
-    al., Scaling Rectified Flow Transformers (2024), for times; Ho and Salimans, Classifier-Free Diffusion Guidance (2022).
+    al., Scaling Rectified Flow Transformers (2024), for times; Ho and Salimans, Classifier-Free
+    Diffusion Guidance (2022).
 """
 
 from __future__ import annotations
