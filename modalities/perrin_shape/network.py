@@ -33,6 +33,9 @@ LATENTS = 8
 """Latents a side."""
 
 TOKENS = 4
+COLOUR = 3
+"""Channels of a latent that are its colour."""
+
 PARTS = 8 * DIRECTIONS
 """Surfels of a cell."""
 
@@ -41,6 +44,8 @@ PICTURE = (16, 320)
 
 POSITIONS = 9
 WIDE = 1 + VALUES
+TINT = 2.0
+"""What colours are multiplied by as latents, so that they are about as wide as the others."""
 
 
 def pooled(x: Tensor) -> Tensor:
@@ -101,7 +106,7 @@ class ShapeCodec(nn.Module):
     """See the module.
 
     Args:
-        channels: of a latent.
+        channels: of a latent; the last three are the mean colour of its points, or where it has none, of all.
         cell: channels of one of 16^3 cells.
         block: channels of one of 8^3.
         width: of one of 4^3 tokens.
@@ -114,7 +119,7 @@ class ShapeCodec(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 8, cell: int = 48, block: int = 96, width: int = 96, hidden: int = 128, heads: int = 4,
+        self, channels: int = 11, cell: int = 48, block: int = 96, width: int = 96, hidden: int = 128, heads: int = 4,
         noise: float = 0.1,
     ) -> None:  # fmt: skip
         super().__init__()
@@ -124,8 +129,8 @@ class ShapeCodec(nn.Module):
         self.up_token = nn.Linear(8 * block, width)
         self.place_in = nn.Parameter(torch.randn(TOKENS**3, width) * 0.02)
         self.mix_in = _Mixed(width, heads)
-        self.to_latent = nn.Linear(width, 8 * channels)
-        self.direct_in = nn.Linear(block, channels)
+        self.to_latent = nn.Linear(width, 8 * (channels - COLOUR))
+        self.direct_in = nn.Linear(block, channels - COLOUR)
         self.from_latent = nn.Linear(8 * channels, width)
         self.place_out = nn.Parameter(torch.randn(TOKENS**3, width) * 0.02)
         self.mix_out = nn.ModuleList([_Mixed(width, heads), _Mixed(width, heads)])
@@ -134,7 +139,7 @@ class ShapeCodec(nn.Module):
         self.rest = _Rest(block)
         self.down_cell = nn.Linear(block, 8 * cell)
         self.surface = nn.Linear(cell, 1)
-        self.inner = nn.Linear(cell, hidden)
+        self.inner = nn.Linear(cell + COLOUR, hidden)
         self.outer = nn.Linear(hidden, PARTS * WIDE)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
@@ -161,7 +166,8 @@ class ShapeCodec(nn.Module):
     def surfels(self, features: Tensor) -> tuple[Tensor, Tensor]:
         """Of cells (R, C): logits (R, 48) that a surfel is there, and its numbers (R, 48, 11)."""
         out = self.outer(F.silu(self.inner(features))).float().unflatten(-1, (PARTS, WIDE))
-        return out[..., 0], out[..., 1:]
+        colours = out[..., -COLOUR:] + features[:, None, -COLOUR:]
+        return out[..., 0], torch.cat([out[..., 1:-COLOUR], colours], -1)
 
     def forward(self, points: Tensor, normals: Tensor, colours: Tensor) -> tuple[Decoded, Tensor]:
         """What is decoded of the noised latents of points, and these latents as they are (B, 8, 8, 8, channels)."""
@@ -186,7 +192,19 @@ class ShapeCodec(nn.Module):
         blocks = self.up_block(pooled(grid))
         tokens = self.up_token(pooled(blocks)).flatten(1, 3) + self.place_in
         tokens = self.mix_in(tokens).unflatten(1, (TOKENS, TOKENS, TOKENS))
-        return cast(Tensor, spread(self.to_latent(tokens)) + self.direct_in(blocks)).float()
+        shape = (spread(self.to_latent(tokens)) + self.direct_in(blocks)).float()
+        return torch.cat([shape, TINT * self._tints(place, there, colours)], -1)
+
+    def _tints(self, place: Tensor, there: Tensor, colours: Tensor) -> Tensor:
+        """(B, 8, 8, 8, 3) mean colours of points at ``place``, in cells of 16^3; where there is none, that of all."""
+        index = ((place / 2).floor() * place.new_tensor([LATENTS**2, LATENTS, 1.0])).sum(-1).long()
+        index = index + torch.arange(len(place), device=place.device)[:, None] * LATENTS**3
+        given = torch.cat([colours.float() * there[..., None], there[..., None].float()], -1)
+        sums = given.new_zeros(len(place) * LATENTS**3, COLOUR + 1).index_add_(0, index.flatten(), given.flatten(0, 1))
+        sums = sums.view(len(place), LATENTS, LATENTS, LATENTS, COLOUR + 1)
+        whole = sums.sum((1, 2, 3), keepdim=True)
+        sums = torch.where(sums[..., -1:] > 0, sums, whole)
+        return sums[..., :-1] / sums[..., -1:].clamp(min=1)
 
     def _cells(self, z: Tensor) -> Decoded:
         tokens = self.from_latent(pooled(z)).flatten(1, 3) + self.place_out
@@ -194,7 +212,8 @@ class ShapeCodec(nn.Module):
             tokens = layer(tokens)
         blocks = spread(self.down_block(tokens.unflatten(1, (TOKENS, TOKENS, TOKENS)))) + self.direct_out(z)
         cells = F.silu(spread(self.down_cell(self.rest(blocks)))).flatten(1, 3)
-        return Decoded(cells, self.surface(cells)[..., 0].float())
+        tint = spread((z[..., -COLOUR:] / TINT).repeat(1, 1, 1, 1, 8)).flatten(1, 3)
+        return Decoded(torch.cat([cells, tint.to(cells)], -1), self.surface(cells)[..., 0].float())
 
 
 def located(index: np.ndarray[Any, Any]) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
@@ -239,7 +258,7 @@ class ShapeTransformer(nn.Module):
     """
 
     def __init__(
-        self, channels: int = 8, context: int = 384, classes: int = 0, narrow: int = 64, **options: Any
+        self, channels: int = 11, context: int = 384, classes: int = 0, narrow: int = 64, **options: Any
     ) -> None:
         super().__init__()
         self.channels = channels

@@ -68,7 +68,7 @@ class ShapeTask:
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        return {"channels": 8, "classes": NO_CLASS, **self.options["network"]}
+        return {"channels": 11, "classes": NO_CLASS, **self.options["network"]}
 
     def prepare(self, progress: Progress) -> None:
         """Pack the shapes; encode clouds, parts, pictures and captions, once."""
