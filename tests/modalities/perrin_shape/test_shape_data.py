@@ -50,7 +50,8 @@ def library(tmp_path):
     (tmp_path / "LDConfig.ldr").write_text("0 !COLOUR Blue CODE 1 VALUE #0055BF EDGE #333333\n")
     (tmp_path / "p/quad.dat").write_text("0 Quad\r\n4 16 0 0 0 1 0 0 1 0 1 0 0 1\r\n")
     (tmp_path / "parts/s/1s01.dat").write_text("0 ~Inner\r\n1 16 0 10 0 2 0 0 0 1 0 0 0 2 quad.dat\r\n")
-    inner = "1 16 0 0 0 1 0 0 0 1 0 0 0 1 s\\1s01.dat\r\n1 1 0 0 0 1 0 0 0 1 0 0 0 1 Quad.dat\r\n3 16 0 0 0 1 0 0 0 0 1\r\n"
+    inner = "1 16 0 0 0 1 0 0 0 1 0 0 0 1 s\\1s01.dat\r\n"
+    inner += "1 1 0 0 0 1 0 0 0 1 0 0 0 1 Quad.dat\r\n3 16 0 0 0 1 0 0 0 0 1\r\n"
     (tmp_path / "parts/1.dat").write_text("0 Brick  2 x  4\r\n" + licence + inner)
     (tmp_path / "parts/2.dat").write_text("0 Brick  1 x  1\r\n" + licence + "1 16 0 0 0 1 0 0 0 1 0 0 0 1 lost.dat\r\n")
     for number, title in enumerate(("Sticker  1 x  1", "Minifig Hat", "~Moved to 1", "_Brick Red", "=Brick"), 3):

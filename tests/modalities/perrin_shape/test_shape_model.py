@@ -42,7 +42,7 @@ def test_latents_do_not_depend_on_the_order_of_points(codec):
     one = clouds()
     order = torch.randperm(300, generator=torch.Generator().manual_seed(1))
     z = codec.encode(*one)
-    assert z.shape == (2, 8, LATENTS, LATENTS, LATENTS)
+    assert z.shape == (2, 11, LATENTS, LATENTS, LATENTS)
     assert torch.allclose(codec.encode(*(part[:, order] for part in one)), z, atol=1e-5)
 
 
@@ -103,7 +103,7 @@ def test_surfels_that_are_decoded_stay_in_their_cells(codec):
     with torch.no_grad():
         codec.surface.bias.fill_(5.0)
         try:
-            (found,) = surfels_from(codec, torch.randn(1, 8, 8, 8, 8, generator=torch.Generator().manual_seed(0)))
+            (found,) = surfels_from(codec, torch.randn(1, 11, 8, 8, 8, generator=torch.Generator().manual_seed(0)))
         finally:
             codec.surface.bias.fill_(-2.0)
     assert np.abs(found.values[:, 1:4]).max(initial=0) <= 0.5
@@ -113,14 +113,22 @@ def test_surfels_that_are_decoded_stay_in_their_cells(codec):
 # --- what the transformer is told -------------------------------------------------------------------------------------
 
 
+def test_colours_come_through_an_untrained_codec(codec):
+    """They are latents of their own, so no training has to find out that they matter."""
+    one = clouds(batch=1)
+    red = one._replace(colours=torch.tensor([1.0, -1.0, -1.0]).expand_as(one.colours))
+    features = codec.decode(codec.encode(*red)).features
+    assert torch.allclose(features[..., -3:], torch.tensor([1.0, -1.0, -1.0]), atol=1e-5)
+
+
 def test_a_picture_of_zeros_is_none_and_one_is_heard():
     torch.manual_seed(0)
     network = ShapeTransformer(classes=NO_CLASS, **SMALL).eval()
     torch.nn.init.normal_(network.body.out.weight)
     for block in network.body.blocks:
         torch.nn.init.normal_(block.cross_out.weight)
-    told = Told.of(["brick 2 x 4"], 8)
-    x, t = torch.randn(1, 8, 8, 8, 8), torch.tensor([0.5])
+    told = Told.of(["brick 2 x 4"], 11)
+    x, t = torch.randn(1, 11, 8, 8, 8), torch.tensor([0.5])
     plainly = network(x, t, **told.condition)
     shown = told._replace(picture=torch.randn(1, 16, 320))
     assert not torch.allclose(network(x, t, **shown.condition), plainly, atol=1e-4)
@@ -144,10 +152,11 @@ def test_texts_of_different_lengths_keep_the_token_of_sizes_last():
 
 
 @pytest.mark.parametrize(
-    ("caption", "category", "label"), [("a chair", None, "chair"), ("a chair", "lamp", "lamp"), ("odd thing", None, None)]
+    ("caption", "category", "label"),
+    [("a chair", None, "chair"), ("a chair", "lamp", "lamp"), ("odd thing", None, None)],
 )
 def test_the_class_is_that_of_the_words_unless_it_is_said(caption, category, label):
-    told = Told.of([caption], 8, [category])
+    told = Told.of([caption], 11, [category])
     assert told.label.tolist() == [NO_CLASS if label is None else CLASSES.index(label)]
 
 

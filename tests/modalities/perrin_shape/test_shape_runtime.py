@@ -36,7 +36,7 @@ def asked(**values):
 
 def made(runtime, files=None, **values):
     inputs = {name: InputFile("application/octet-stream", data) for name, data in (files or {}).items()}
-    values |= {name: "a" * 32 for name in inputs}
+    values |= dict.fromkeys(inputs, "a" * 32)
     p = ShapeParameters.model_construct(**{**ShapeParameters(seed=7, steps=8).model_dump(), **values}).resolved(CARD)
     clean = runtime.start(p, inputs).run()
     found = list(runtime.decode(clean, p, inputs))
@@ -207,14 +207,15 @@ def test_what_does_not_go_together_is_refused(values, field):
 
 def test_a_collapsed_sample_is_degenerate(runtime):
     p = asked(prompt="a chair")
-    for latents, what in ((torch.zeros(1, 8, 8, 8, 8), "same everywhere"), (torch.full((1, 8, 8, 8, 8), torch.nan), "NaN")):
+    flat = torch.zeros(1, runtime.codec.channels, 8, 8, 8)
+    for latents, what in ((flat, "same everywhere"), (flat / 0, "NaN")):
         with pytest.raises(Degenerate, match=what):
             list(runtime.decode(latents, p))
 
 
 @pytest.mark.parametrize(
     "points",
-    [np.zeros((0, 3)), np.zeros((1000, 3)), np.full((1000, 3), np.nan), np.eye(3).repeat(400, 0), np.ones((500, 3)) * 9],
+    [np.zeros((0, 3)), np.zeros((1000, 3)), np.full((9, 3), np.nan), np.eye(3).repeat(400, 0), np.ones((500, 3)) * 9],
 )
 def test_a_collapsed_cloud_is_degenerate(runtime, points):
     with pytest.raises(Degenerate):
