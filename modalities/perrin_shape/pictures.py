@@ -40,7 +40,7 @@ AWAY = 4.6
 DENSE = 9000
 """Points of a surface that light is worked out by, at the least."""
 
-MOST_FACES = 120_000
+MOST_FACES = 400_000
 """A mesh with more is shown as the points of its surface."""
 
 DARKEST = 0.55
