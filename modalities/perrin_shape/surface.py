@@ -34,7 +34,7 @@ from perrin.errors import Degenerate, NotInstalled
 from perrin_shape.cloud import Cloud
 from perrin_shape.mesh import Mesh, closed, sampled, vertex_normals
 from perrin_shape.normals import outward_normals
-from perrin_shape.patches import Patches, patches_of
+from perrin_shape.patches import WIDE, Patches, patches_of
 
 __all__ = ["apart", "reconstruct"]
 
@@ -106,7 +106,10 @@ def reconstruct(cloud: Cloud, how: How = "auto", cells: int = CELLS) -> Mesh:
     grid = _grid(cloud.points, patches.spacing, cells)
     tried: list[tuple[float, Mesh]] = []
     for name in ("poisson", "signed-distance") if how == "auto" else (how,):
-        field = _poisson(patches, grid) if name == "poisson" else _distance(patches, grid)
+        if name == "poisson":
+            field = _poisson(patches, grid)
+        else:
+            field = _distance(patches_of(cloud.points, normals, WIDE, 60), grid)
         mesh = _level(field, grid, cloud, name, patches.spacing)
         if mesh is None:
             continue
