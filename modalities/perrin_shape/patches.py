@@ -1,8 +1,8 @@
 """Each point of a cloud stands for a patch of the surface: the part of it that is nearer to it than to others.
 
 A patch begins as a disc across the normal. It is bent onto the surface by the points around that face about the same
-way: a moving least-squares projection, which also evens out noise. What is nearer to another point is cut off, except to points
-that face the other way, since those are of the other side of a thin plate.
+way: a moving least-squares projection, which also evens out noise. What is nearer to another point is cut off,
+except to points that face the other way, since those are of the other side of a thin plate.
 
 References:
     Pfister, Zwicker, van Baar and Gross, Surfels (2000); Levin, Mesh-independent surface interpolation (2003).
@@ -60,7 +60,7 @@ def patches_of(points: Floats, normals: Floats, width: float = NARROW, disc: int
     """
     places = points.astype(np.float64)
     facing = normals / np.maximum(np.linalg.norm(normals, axis=1, keepdims=True), 1e-12)
-    count, k = len(places), min(NEIGHBOURS, len(places) - 1)
+    k = min(NEIGHBOURS, len(places) - 1)
     away, near = cKDTree(places).query(places, k=k + 1)
     away, near = away[:, 1:], near[:, 1:]
     alike = np.einsum("nd,nkd->nk", facing, facing[near])

@@ -21,7 +21,7 @@ from perrin_shape.light import looked_up, shade, sky, visible
 from perrin_shape.mesh import Mesh, sampled, vertex_normals
 from perrin_shape.raster import Hits, balls, triangles
 
-__all__ = ["frames", "gif", "preview", "turntable"]
+__all__ = ["frames", "gif", "linear", "preview", "turntable"]
 
 Floats = NDArray[np.float32]
 
@@ -63,9 +63,7 @@ class _Scene:
     ground: float
 
 
-def preview(
-    thing: Cloud | Mesh, size: int = 256, background: str | None = "white", azimuth: float = AZIMUTH
-) -> bytes:
+def preview(thing: Cloud | Mesh, size: int = 256, background: str | None = "white", azimuth: float = AZIMUTH) -> bytes:
     """A PNG of ``size`` x ``size`` pixels.
 
     Args:
@@ -126,7 +124,11 @@ def _scene(thing: Cloud | Mesh) -> _Scene:
 
 
 def _mesh_scene(mesh: Mesh, middle: Floats, radius: float) -> _Scene:
-    places, faces, colours = (mesh.vertices - middle) / np.float32(radius), mesh.faces, _linear(mesh.colours, len(mesh.vertices))
+    places, faces, colours = (
+        (mesh.vertices - middle) / np.float32(radius),
+        mesh.faces,
+        _own(mesh.colours, len(mesh.vertices)),
+    )
     normals = mesh.normals
     while len(faces) < DENSE and _longest(places, faces) > 0.12:
         places, faces, colours, normals = _halved(places, faces, colours, normals)
@@ -135,9 +137,7 @@ def _mesh_scene(mesh: Mesh, middle: Floats, radius: float) -> _Scene:
     surface = places if len(places) >= DENSE else np.concatenate([places, sampled(places, faces, DENSE)[0]])
     ground = float(places[:, 1].min())
     light = sky(surface, places, normals, 1.01)
-    return _Scene(
-        places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground
-    )
+    return _Scene(places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground)
 
 
 def _cloud_scene(cloud: Cloud, middle: Floats, radius: float) -> _Scene:
@@ -153,7 +153,7 @@ def _cloud_scene(cloud: Cloud, middle: Floats, radius: float) -> _Scene:
     up = normals if cloud.normals is not None else _outward(places)
     light = sky(places, places, up, 1.01)
     return _Scene(
-        places, normals, _linear(cloud.colours, len(places)), None, radii, light, places,
+        places, normals, _own(cloud.colours, len(places)), None, radii, light, places,
         shade(places, ground, 1.0), 1.0, ground,
     )  # fmt: skip
 
@@ -288,11 +288,15 @@ def _on(picture: Image.Image, background: str | None) -> Image.Image:
     return Image.alpha_composite(sheet, picture).convert("RGB")
 
 
-def _linear(colours: NDArray[np.uint8] | None, count: int) -> Floats:
-    """Linear light of sRGB (n, 3); of `PLAIN` where there are none (IEC 61966-2-1)."""
-    given = np.broadcast_to(np.array(PLAIN, np.uint8), (count, 3)) if colours is None else colours[:, :3]
-    value = given.astype(np.float32) / 255
+def linear(colours: NDArray[np.uint8]) -> Floats:
+    """Linear light, from 0 to 1, of sRGB (n, 3) (IEC 61966-2-1)."""
+    value = colours.astype(np.float32) / 255
     return np.asarray(np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4), np.float32)
+
+
+def _own(colours: NDArray[np.uint8] | None, count: int) -> Floats:
+    """`linear` of colours, or of `PLAIN` where there are none."""
+    return linear(np.broadcast_to(np.array(PLAIN, np.uint8), (count, 3)) if colours is None else colours[:, :3])
 
 
 def _srgb(linear: Floats) -> Floats:

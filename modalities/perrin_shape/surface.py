@@ -194,7 +194,9 @@ def _distance(patches: Patches, grid: _Grid) -> Floats:
     # Half a cell of the grid's own coarseness is taken out again where the exact distance is known.
     shell = np.abs(away - reach) < 1.5
     depth = np.where(shell & ~outside & (away < reach), np.maximum(depth, reach - away), depth)
-    return ndimage.gaussian_filter(np.maximum(depth - reach, np.float32(SKIN) - away).clip(-4, 4), BLUR).astype(np.float32)
+    return ndimage.gaussian_filter(np.maximum(depth - reach, np.float32(SKIN) - away).clip(-4, 4), BLUR).astype(
+        np.float32
+    )
 
 
 def _spread(at: Floats, values: Floats, shape: tuple[int, int, int]) -> Floats:
@@ -250,9 +252,7 @@ def _watertight(mesh: Mesh) -> bool:
     return closed(mesh.faces) and bool(other.is_watertight and other.is_winding_consistent)
 
 
-def _kept(
-    vertices: Floats, faces: NDArray[np.int32], cloud: Cloud, spacing: float
-) -> tuple[Floats, NDArray[np.int32]]:
+def _kept(vertices: Floats, faces: NDArray[np.int32], cloud: Cloud, spacing: float) -> tuple[Floats, NDArray[np.int32]]:
     """Without the bubbles: parts that hardly a point is near."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
