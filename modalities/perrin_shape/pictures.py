@@ -61,6 +61,7 @@ class _Scene:
     shades: Floats
     radius: float
     ground: float
+    closed: bool = False
 
 
 def preview(thing: Cloud | Mesh, size: int = 256, background: str | None = "white", azimuth: float = AZIMUTH) -> bytes:
@@ -137,7 +138,9 @@ def _mesh_scene(mesh: Mesh, middle: Floats, radius: float) -> _Scene:
     surface = places if len(places) >= DENSE else np.concatenate([places, sampled(places, faces, DENSE)[0]])
     ground = float(places[:, 1].min())
     light = sky(surface, places, normals, 1.01)
-    return _Scene(places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground)
+    return _Scene(
+        places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground, mesh.watertight
+    )
 
 
 def _cloud_scene(cloud: Cloud, middle: Floats, radius: float) -> _Scene:
@@ -211,15 +214,16 @@ def _picture(scene: _Scene, size: int, azimuth: float) -> Image.Image:
     seen = scene.places @ camera
     depth = np.float32(AWAY) - seen[:, 2]
     zoom = np.float32(0.485 * side * AWAY * 0.97)
-    places = np.stack([side / 2 + zoom * seen[:, 0] / depth, side / 2 - zoom * seen[:, 1] / depth], 1)
+    across, down = side / 2 + zoom * seen[:, 0] / depth, side / 2 - zoom * seen[:, 1] / depth
+    places = np.stack([across, down], 1).astype(np.float32)
     lamp = camera @ np.array([-0.5, 0.62, 0.6], np.float32)
     lamp /= np.linalg.norm(lamp)
+    corners = None
     if scene.faces is not None:
-        hits = triangles(places, depth, scene.faces, side, side)
+        hits = triangles(places, depth, scene.faces, side, side, scene.closed)
         corners = scene.faces[hits.items]
     else:
-        hits = balls(places, depth, scene.radii * zoom / depth, side, side)  # type: ignore[operator]
-        corners = None
+        hits = balls(places, depth, (scene.radii * zoom / depth).astype(np.float32), side, side)  # type: ignore[operator]
     shadow = visible(scene.surface, scene.places, lamp.astype(np.float64), 1.01, 0.05)
     shaded = _shaded(scene, hits, corners, camera, lamp, shadow)
     sheet = np.zeros((side * side, 4), np.float32)
@@ -244,7 +248,7 @@ def _shaded(scene: _Scene, hits: Hits, corners: Any, camera: Floats, lamp: Float
         weights = hits.where
 
         def mixed(values: Floats) -> Floats:
-            return np.einsum("nk,nk...->n...", weights, values[corners])
+            return np.asarray(np.einsum("nk,nk...->n...", weights, values[corners]), np.float32)
 
         at = scene.places[corners]
         flat = np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])

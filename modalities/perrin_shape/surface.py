@@ -194,8 +194,8 @@ def _distance(patches: Patches, grid: _Grid) -> Floats:
     # Half a cell of the grid's own coarseness is taken out again where the exact distance is known.
     shell = np.abs(away - reach) < 1.5
     depth = np.where(shell & ~outside & (away < reach), np.maximum(depth, reach - away), depth)
-    return ndimage.gaussian_filter(np.maximum(depth - reach, np.float32(SKIN) - away).clip(-4, 4), BLUR).astype(
-        np.float32
+    return np.asarray(
+        ndimage.gaussian_filter(np.maximum(depth - reach, np.float32(SKIN) - away).clip(-4, 4), BLUR), np.float32
     )
 
 
@@ -300,4 +300,4 @@ def _colours(cloud: Cloud, vertices: Floats) -> NDArray[np.uint8] | None:
     weights = 1 / (away**2 + 1e-8)
     weights /= weights.sum(1, keepdims=True)
     mixed = np.einsum("nk,nkc->nc", weights, cloud.colours[near].astype(np.float64))
-    return mixed.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(mixed.round().clip(0, 255), np.uint8)

@@ -25,8 +25,8 @@ from perrin_shape.pictures import linear, preview, turntable
 
 __all__ = ["FORMATS", "write"]
 
-SIZE = 384
-"""Pixels along a side of pictures."""
+SIZE, TURNING = 384, 256
+"""Pixels along a side of a picture, and of one that turns."""
 
 FLOAT, UINT16, UINT32 = 5126, 5123, 5125
 """glTF's numbers for component types."""
@@ -36,7 +36,7 @@ ARRAY, ELEMENTS = 34962, 34963
 
 
 def write(
-    cloud: Cloud, mesh: Mesh | None, format: str, note: Mapping[str, Any], size: int = SIZE, frames: int = 36
+    cloud: Cloud, mesh: Mesh | None, format: str, note: Mapping[str, Any], size: int | None = None, frames: int = 36
 ) -> bytes:
     """One shape as a file.
 
@@ -45,7 +45,7 @@ def write(
         mesh: their surface, where there is one.
         format: of `FORMATS`.
         note: how it was made; of a mesh, what made it and whether it is watertight are added as ``surface``.
-        size: pixels along a side of a picture.
+        size: pixels along a side of a picture; by default 384, and 256 where it turns.
         frames: of a turn.
 
     Raises:
@@ -67,9 +67,11 @@ def write(
                 raise InvalidInput("format", "stl", "ply, obj or glb for points: an STL holds triangles alone")
             return _stl(mesh, note)
         case "gif":
-            return with_gif(turntable(thing, size, frames), note, said, f"Perrin {note.get('perrin', '')}".strip())
+            return with_gif(
+                turntable(thing, size or TURNING, frames), note, said, f"Perrin {note.get('perrin', '')}".strip()
+            )
         case "png":
-            return _png(preview(thing, size), note)
+            return _png(preview(thing, size or SIZE), note)
     raise InvalidInput("format", format, "one of " + ", ".join(FORMATS))
 
 
