@@ -54,7 +54,11 @@ def visible(surface: Floats, places: Floats, towards: NDArray[np.float64], radiu
     cells = np.full((CELLS + 2) ** 2, -np.inf, np.float32)
     u, v, near = (surface @ basis).T
     scale = np.float32((CELLS - 1) / (2 * radius))
-    at = (np.rint((v + radius) * scale).astype(np.int64) + 1) * (CELLS + 2) + np.rint((u + radius) * scale).astype(int) + 1
+    at = (
+        (np.rint((v + radius) * scale).astype(np.int64) + 1) * (CELLS + 2)
+        + np.rint((u + radius) * scale).astype(int)
+        + 1
+    )
     np.maximum.at(cells, at, near)
     front = maximum_filter(cells.reshape(CELLS + 2, CELLS + 2), 3)
     front = minimum_filter(front, 3)

@@ -67,9 +67,7 @@ def _votes(places: NDArray[np.float64], normals: NDArray[np.float64]) -> NDArray
     return votes
 
 
-def _settled(
-    normals: NDArray[np.float64], near: NDArray[np.int64], votes: NDArray[np.float64]
-) -> NDArray[np.float64]:
+def _settled(normals: NDArray[np.float64], near: NDArray[np.int64], votes: NDArray[np.float64]) -> NDArray[np.float64]:
     count, k = near.shape
     row, column = np.arange(count).repeat(k), near.ravel()
     alike = np.einsum("nd,nd->n", normals[row], normals[column])

@@ -21,7 +21,7 @@ from perrin_shape.light import looked_up, shade, sky, visible
 from perrin_shape.mesh import Mesh, sampled, vertex_normals
 from perrin_shape.raster import Hits, balls, triangles
 
-__all__ = ["frames", "gif", "preview", "turntable"]
+__all__ = ["frames", "gif", "linear", "preview", "turntable"]
 
 Floats = NDArray[np.float32]
 
@@ -40,7 +40,7 @@ AWAY = 4.6
 DENSE = 9000
 """Points of a surface that light is worked out by, at the least."""
 
-MOST_FACES = 120_000
+MOST_FACES = 400_000
 """A mesh with more is shown as the points of its surface."""
 
 DARKEST = 0.55
@@ -61,11 +61,10 @@ class _Scene:
     shades: Floats
     radius: float
     ground: float
+    closed: bool = False
 
 
-def preview(
-    thing: Cloud | Mesh, size: int = 256, background: str | None = "white", azimuth: float = AZIMUTH
-) -> bytes:
+def preview(thing: Cloud | Mesh, size: int = 256, background: str | None = "white", azimuth: float = AZIMUTH) -> bytes:
     """A PNG of ``size`` x ``size`` pixels.
 
     Args:
@@ -126,7 +125,11 @@ def _scene(thing: Cloud | Mesh) -> _Scene:
 
 
 def _mesh_scene(mesh: Mesh, middle: Floats, radius: float) -> _Scene:
-    places, faces, colours = (mesh.vertices - middle) / np.float32(radius), mesh.faces, _linear(mesh.colours, len(mesh.vertices))
+    places, faces, colours = (
+        (mesh.vertices - middle) / np.float32(radius),
+        mesh.faces,
+        _own(mesh.colours, len(mesh.vertices)),
+    )
     normals = mesh.normals
     while len(faces) < DENSE and _longest(places, faces) > 0.12:
         places, faces, colours, normals = _halved(places, faces, colours, normals)
@@ -136,7 +139,7 @@ def _mesh_scene(mesh: Mesh, middle: Floats, radius: float) -> _Scene:
     ground = float(places[:, 1].min())
     light = sky(surface, places, normals, 1.01)
     return _Scene(
-        places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground
+        places, normals, colours, faces, None, light, surface, shade(surface, ground, 1.0), 1.0, ground, mesh.watertight
     )
 
 
@@ -153,7 +156,7 @@ def _cloud_scene(cloud: Cloud, middle: Floats, radius: float) -> _Scene:
     up = normals if cloud.normals is not None else _outward(places)
     light = sky(places, places, up, 1.01)
     return _Scene(
-        places, normals, _linear(cloud.colours, len(places)), None, radii, light, places,
+        places, normals, _own(cloud.colours, len(places)), None, radii, light, places,
         shade(places, ground, 1.0), 1.0, ground,
     )  # fmt: skip
 
@@ -211,15 +214,16 @@ def _picture(scene: _Scene, size: int, azimuth: float) -> Image.Image:
     seen = scene.places @ camera
     depth = np.float32(AWAY) - seen[:, 2]
     zoom = np.float32(0.485 * side * AWAY * 0.97)
-    places = np.stack([side / 2 + zoom * seen[:, 0] / depth, side / 2 - zoom * seen[:, 1] / depth], 1)
+    across, down = side / 2 + zoom * seen[:, 0] / depth, side / 2 - zoom * seen[:, 1] / depth
+    places = np.stack([across, down], 1).astype(np.float32)
     lamp = camera @ np.array([-0.5, 0.62, 0.6], np.float32)
     lamp /= np.linalg.norm(lamp)
+    corners = None
     if scene.faces is not None:
-        hits = triangles(places, depth, scene.faces, side, side)
+        hits = triangles(places, depth, scene.faces, side, side, scene.closed)
         corners = scene.faces[hits.items]
     else:
-        hits = balls(places, depth, scene.radii * zoom / depth, side, side)  # type: ignore[operator]
-        corners = None
+        hits = balls(places, depth, (scene.radii * zoom / depth).astype(np.float32), side, side)  # type: ignore[operator]
     shadow = visible(scene.surface, scene.places, lamp.astype(np.float64), 1.01, 0.05)
     shaded = _shaded(scene, hits, corners, camera, lamp, shadow)
     sheet = np.zeros((side * side, 4), np.float32)
@@ -244,7 +248,7 @@ def _shaded(scene: _Scene, hits: Hits, corners: Any, camera: Floats, lamp: Float
         weights = hits.where
 
         def mixed(values: Floats) -> Floats:
-            return np.einsum("nk,nk...->n...", weights, values[corners])
+            return np.asarray(np.einsum("nk,nk...->n...", weights, values[corners]), np.float32)
 
         at = scene.places[corners]
         flat = np.cross(at[:, 1] - at[:, 0], at[:, 2] - at[:, 0])
@@ -288,11 +292,15 @@ def _on(picture: Image.Image, background: str | None) -> Image.Image:
     return Image.alpha_composite(sheet, picture).convert("RGB")
 
 
-def _linear(colours: NDArray[np.uint8] | None, count: int) -> Floats:
-    """Linear light of sRGB (n, 3); of `PLAIN` where there are none (IEC 61966-2-1)."""
-    given = np.broadcast_to(np.array(PLAIN, np.uint8), (count, 3)) if colours is None else colours[:, :3]
-    value = given.astype(np.float32) / 255
+def linear(colours: NDArray[np.uint8]) -> Floats:
+    """Linear light, from 0 to 1, of sRGB (n, 3) (IEC 61966-2-1)."""
+    value = colours.astype(np.float32) / 255
     return np.asarray(np.where(value <= 0.04045, value / 12.92, ((value + 0.055) / 1.055) ** 2.4), np.float32)
+
+
+def _own(colours: NDArray[np.uint8] | None, count: int) -> Floats:
+    """`linear` of colours, or of `PLAIN` where there are none."""
+    return linear(np.broadcast_to(np.array(PLAIN, np.uint8), (count, 3)) if colours is None else colours[:, :3])
 
 
 def _srgb(linear: Floats) -> Floats:

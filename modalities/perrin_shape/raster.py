@@ -5,6 +5,7 @@ Everything that may cover a pixel is listed at once, and the least depth of each
 
 from __future__ import annotations
 
+from functools import reduce
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +14,8 @@ from numpy.typing import NDArray
 __all__ = ["Hits", "balls", "triangles"]
 
 Floats = NDArray[np.float32]
+
+_SIDES = np.array([-1, 1], np.float32)
 
 MOST = 4_000_000
 """Pairs of pixel and triangle that are looked at in one go."""
@@ -34,7 +37,9 @@ class Hits(NamedTuple):
     depth: Floats
 
 
-def triangles(places: Floats, depths: Floats, faces: NDArray[np.int32], width: int, height: int) -> Hits:
+def triangles(
+    places: Floats, depths: Floats, faces: NDArray[np.int32], width: int, height: int, cull: bool = False
+) -> Hits:
     """The triangles in front.
 
     Args:
@@ -42,12 +47,15 @@ def triangles(places: Floats, depths: Floats, faces: NDArray[np.int32], width: i
         depths: (v,) that grow away from the viewer.
         faces: (f, 3).
         width, height: of the picture.
+        cull: leave out those that are seen from behind; of a closed surface they are never in front.
     """
     x, y, z = places[faces, 0], places[faces, 1], depths[faces]
     doubled = (x[:, 1] - x[:, 0]) * (y[:, 2] - y[:, 0]) - (x[:, 2] - x[:, 0]) * (y[:, 1] - y[:, 0])
     low_x, high_x = _span(x, width)
     low_y, high_y = _span(y, height)
-    wide = np.where((np.abs(doubled) > 1e-12) & (high_y > low_y), high_x - low_x, 0).clip(0)
+    wide = np.where(
+        ((doubled < -1e-12) if cull else (np.abs(doubled) > 1e-12)) & (high_y > low_y), high_x - low_x, 0
+    ).clip(0)
     counts = wide * (high_y - low_y).clip(0)
     chosen = np.flatnonzero(counts)
     nearest = np.full(width * height, np.inf, np.float32)
@@ -71,8 +79,8 @@ def triangles(places: Floats, depths: Floats, faces: NDArray[np.int32], width: i
 
 def balls(places: Floats, depths: Floats, radii: Floats, width: int, height: int) -> Hits:
     """The balls in front: places (n, 2), depths (n,) and radii (n,) in pixels; ``where`` is (x, y up, towards us)."""
-    low_x, high_x = _span(places[:, :1] + radii[:, None] * np.float32([-1, 1]), width)
-    low_y, high_y = _span(places[:, 1:] + radii[:, None] * np.float32([-1, 1]), height)
+    low_x, high_x = _span(places[:, :1] + radii[:, None] * _SIDES, width)
+    low_y, high_y = _span(places[:, 1:] + radii[:, None] * _SIDES, height)
     wide = (high_x - low_x).clip(0)
     counts = wide * (high_y - low_y).clip(0)
     chosen = np.flatnonzero(counts)
@@ -96,8 +104,9 @@ def balls(places: Floats, depths: Floats, radii: Floats, width: int, height: int
 
 def _span(values: Floats, limit: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """First and one after the last pixel whose middle may be between the least and greatest of ``values``."""
-    low = np.ceil(values.min(1) - 0.5).clip(0, limit).astype(np.int64)
-    high = (np.floor(values.max(1) - 0.5) + 1).clip(0, limit).astype(np.int64)
+    least, most = reduce(np.minimum, values.T), reduce(np.maximum, values.T)  # much faster than along short rows
+    low = np.ceil(least - 0.5).clip(0, limit).astype(np.int64)
+    high = (np.floor(most - 0.5) + 1).clip(0, limit).astype(np.int64)
     return low, high
 
 

@@ -34,7 +34,7 @@ from perrin.errors import Degenerate, NotInstalled
 from perrin_shape.cloud import Cloud
 from perrin_shape.mesh import Mesh, closed, sampled, vertex_normals
 from perrin_shape.normals import outward_normals
-from perrin_shape.patches import Patches, patches_of
+from perrin_shape.patches import WIDE, Patches, patches_of
 
 __all__ = ["apart", "reconstruct"]
 
@@ -47,6 +47,22 @@ CELLS = 112
 LEAST_CELLS = 48
 MARGIN = 7
 """Cells around the cloud."""
+
+FINENESS = 3.6
+"""Cells to a spacing of the points."""
+
+SIGMA = 0.5
+"""Cells: the smoothing of the Poisson solution, on top of the grid's own."""
+
+LEAST_LEVEL, MOST_LEVEL = 0.15, 0.6
+"""What the level may be: 0.5 where the solid is thick, less where it is thinner than the smoothing."""
+
+AROUND = 0.6
+"""Spacings over which the level is that of the points nearby."""
+
+CLOSING, SKIN, BLUR = 1.0, 1.25, 0.8
+"""Of the signed distance: spacings across which it closes holes; cells around the points that are always solid; cells
+of the last smoothing."""
 
 STRAY = 0.75
 """Spacings of the points that a surface may lie away from them, at the root of the mean square, before the other way is
@@ -90,7 +106,10 @@ def reconstruct(cloud: Cloud, how: How = "auto", cells: int = CELLS) -> Mesh:
     grid = _grid(cloud.points, patches.spacing, cells)
     tried: list[tuple[float, Mesh]] = []
     for name in ("poisson", "signed-distance") if how == "auto" else (how,):
-        field = _poisson(patches, grid) if name == "poisson" else _distance(patches, grid)
+        if name == "poisson":
+            field = _poisson(patches, grid)
+        else:
+            field = _distance(patches_of(cloud.points, normals, WIDE, 60), grid)
         mesh = _level(field, grid, cloud, name, patches.spacing)
         if mesh is None:
             continue
@@ -120,7 +139,7 @@ def apart(cloud: Cloud, mesh: Mesh, count: int = 0) -> float:
 def _grid(points: Floats, spacing: float, cells: int) -> _Grid:
     low, high = points.min(0).astype(np.float64), points.max(0).astype(np.float64)
     longest = float((high - low).max())
-    cell = longest / float(np.clip(3.6 * longest / spacing, LEAST_CELLS, cells))
+    cell = longest / float(np.clip(FINENESS * longest / spacing, LEAST_CELLS, cells))
     sides = [scipy.fft.next_fast_len(int(np.ceil(s / cell)) + 2 * MARGIN + 1, real=True) for s in high - low]
     middle = (low + high) / 2
     return _Grid(middle - cell * (np.array(sides) - 1) / 2, cell, (sides[0], sides[1], sides[2]))
@@ -132,7 +151,6 @@ def _grid(points: Floats, spacing: float, cells: int) -> _Grid:
 def _poisson(patches: Patches, grid: _Grid) -> Floats:
     at = ((patches.points - grid.low) / grid.cell).astype(np.float32)
     weights = (patches.areas / grid.cell**2).astype(np.float32)
-    sigma = 1.0  # cells
     spectra = []
     for axis in range(3):
         inward = _spread(at, -weights * patches.normals[:, axis], grid.shape)
@@ -142,7 +160,7 @@ def _poisson(patches: Patches, grid: _Grid) -> Floats:
         scipy.fft.rfftfreq(grid.shape[2])[None, None, :],
     )]  # fmt: skip
     square = u[0] ** 2 + u[1] ** 2 + u[2] ** 2
-    smooth = np.exp(-0.5 * np.float32(sigma**2) * square)
+    smooth = np.exp(-0.5 * np.float32(SIGMA**2) * square)
     square[0, 0, 0] = 1
     spectrum = -1j * sum(a * s for a, s in zip(u, spectra, strict=True)) / square * smooth
     chi = scipy.fft.irfftn(spectrum.astype(np.complex64), grid.shape)
@@ -150,17 +168,17 @@ def _poisson(patches: Patches, grid: _Grid) -> Floats:
     chi -= np.median(border)
     at_points = ndimage.map_coordinates(chi, at.T, order=1)
     usual = float(np.median(at_points))
-    wide = max(1.5, 0.6 * patches.spacing / grid.cell)
+    wide = max(1.5, AROUND * patches.spacing / grid.cell)
     counts = ndimage.gaussian_filter(_spread(at, weights, grid.shape), wide, truncate=3.0)
     levels = ndimage.gaussian_filter(_spread(at, weights * at_points, grid.shape), wide, truncate=3.0)
     trust = np.float32(0.02 * counts.max())
     level = (levels + trust * usual) / (counts + trust)
-    return np.asarray(chi - level.clip(0.12, 0.6), np.float32)
+    return np.asarray(chi - level.clip(LEAST_LEVEL, MOST_LEVEL), np.float32)
 
 
 def _distance(patches: Patches, grid: _Grid) -> Floats:
     """In cells."""
-    reach = max(1.6, 0.85 * patches.spacing / grid.cell)
+    reach = max(1.6, CLOSING * patches.spacing / grid.cell)
     at = (patches.points - grid.low) / grid.cell
     near = np.zeros(grid.shape, bool)
     near[tuple(np.rint(at).astype(int).T)] = True
@@ -176,7 +194,9 @@ def _distance(patches: Patches, grid: _Grid) -> Floats:
     # Half a cell of the grid's own coarseness is taken out again where the exact distance is known.
     shell = np.abs(away - reach) < 1.5
     depth = np.where(shell & ~outside & (away < reach), np.maximum(depth, reach - away), depth)
-    return np.asarray(np.maximum(depth - reach, np.float32(1.25) - away), np.float32)
+    return np.asarray(
+        ndimage.gaussian_filter(np.maximum(depth - reach, np.float32(SKIN) - away).clip(-4, 4), BLUR), np.float32
+    )
 
 
 def _spread(at: Floats, values: Floats, shape: tuple[int, int, int]) -> Floats:
@@ -232,9 +252,7 @@ def _watertight(mesh: Mesh) -> bool:
     return closed(mesh.faces) and bool(other.is_watertight and other.is_winding_consistent)
 
 
-def _kept(
-    vertices: Floats, faces: NDArray[np.int32], cloud: Cloud, spacing: float
-) -> tuple[Floats, NDArray[np.int32]]:
+def _kept(vertices: Floats, faces: NDArray[np.int32], cloud: Cloud, spacing: float) -> tuple[Floats, NDArray[np.int32]]:
     """Without the bubbles: parts that hardly a point is near."""
     from scipy.sparse import coo_matrix
     from scipy.sparse.csgraph import connected_components
@@ -282,4 +300,4 @@ def _colours(cloud: Cloud, vertices: Floats) -> NDArray[np.uint8] | None:
     weights = 1 / (away**2 + 1e-8)
     weights /= weights.sum(1, keepdims=True)
     mixed = np.einsum("nk,nkc->nc", weights, cloud.colours[near].astype(np.float64))
-    return mixed.round().clip(0, 255).astype(np.uint8)
+    return np.asarray(mixed.round().clip(0, 255), np.uint8)
