@@ -11,10 +11,12 @@ from perrin.inputs import Input
 from perrin.modality import Format, Modality, Parameters, View
 from perrin.models import ModelCard
 
-__all__ = ["ShapeParameters", "modality"]
+__all__ = ["POINTS", "ShapeParameters", "modality"]
 
 CLOUD: dict[str, JsonValue] = {"group": "From a shape"}
 FILE: dict[str, JsonValue] = {"group": "The file"}
+
+POINTS = 4096
 
 STRENGTHS = {"vary": 0.6, "complete": 1.0, "upsample": 0.1}
 
@@ -29,7 +31,13 @@ class ShapeParameters(Parameters):
     category: str | None = Field(
         None, max_length=60, title="Class", description="One of the model's classes, whatever the prompt says."
     )
-    points: int = Field(4096, ge=256, le=65536, title="Points", description="How many points the shape has.")
+    points: int | None = Field(
+        None,
+        ge=256,
+        le=65536,
+        title="Points",
+        description="How many points the shape has. Left out: 4096, or twice as many as a given shape that is kept.",
+    )
     image: Annotated[str, Input("image/*")] | None = Field(
         None, title="Picture", description="A view of it on white or nothing, from the side and a little above."
     )
@@ -84,10 +92,11 @@ class ShapeParameters(Parameters):
                 raise InvalidInput(
                     "prompt", result.prompt, "what to make, a class, a picture, or a shape to begin with (cloud)"
                 )
-            return result
+            return result.model_copy(update={"points": result.points or POINTS})
         use = result.use or "complete"
         strength = STRENGTHS[use] if result.strength is None else result.strength
-        return result.model_copy(update={"use": use, "strength": strength})
+        points = POINTS if use == "vary" and result.points is None else result.points
+        return result.model_copy(update={"use": use, "strength": strength, "points": points})
 
 
 modality = Modality(

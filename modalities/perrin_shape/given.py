@@ -92,8 +92,8 @@ def _some(cloud: Cloud, which: NDArray[np.bool_]) -> Cloud:
     return Cloud(*(None if part is None else part[which] for part in (cloud.points, cloud.normals, cloud.colours)))  # type: ignore[arg-type]
 
 
-def given_of(inputs: Mapping[str, InputFile]) -> Given | None:
-    """The shape among ``inputs``; one that lies within the unit ball stays where it is, another is centred and scaled.
+def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:
+    """The shape among ``inputs``, as ``points`` if it is a mesh; one that lies within the unit ball stays where it is, another is centred and scaled.
 
     Raises:
         InvalidInput: it cannot be read, or is no shape.
@@ -101,7 +101,7 @@ def given_of(inputs: Mapping[str, InputFile]) -> Given | None:
     file = inputs.get("cloud")
     if file is None:
         return None
-    own = read(file.data, "cloud")
+    own = read(file.data, "cloud", "cloud", points)
     try:
         middle, size = normalised(own.points)
         if float(np.linalg.norm(own.points, axis=1).max()) <= 1 + 1e-3:

@@ -28,7 +28,7 @@ from perrin.pictures import over
 from perrin_shape.cloud import Cloud
 from perrin_shape.conditions import Told, part_of, picture_tokens
 from perrin_shape.data.draw import picture
-from perrin_shape.face import ShapeParameters
+from perrin_shape.face import POINTS, ShapeParameters
 from perrin_shape.given import Given, given_of, tensors
 from perrin_shape.network import LATENTS, ShapeCodec, ShapeTransformer, surfels_from
 from perrin_shape.surface import reconstruct
@@ -44,6 +44,9 @@ ALIKE = 1e-3
 
 SMALLEST = 0.05
 """A shape whose farthest points are nearer to each other is a point."""
+
+MOST = 65_536
+"""Points of a result."""
 
 MANY = 4
 """Times as many points are drawn as wanted, where some will be left out."""
@@ -188,13 +191,14 @@ class ShapeRuntime:
         surfels = surfels_from(self.codec, latents[None])[0]
         if not len(surfels.index):
             raise Degenerate("the shape has no surface; try another seed, prompt, or less guidance")
+        count = _points(p, given)
         if given is None:
-            return drawn(surfels, p.points, seed)
+            return drawn(surfels, count, seed)
         if p.use == "vary":
-            return given.back(drawn(surfels, p.points, seed))
-        many = drawn(surfels, MANY * max(p.points, 4096), seed)
+            return given.back(drawn(surfels, count, seed))
+        many = drawn(surfels, MANY * max(count, POINTS), seed)
         made = given.beyond(many) if p.use == "complete" else given.onto(many)
-        return given.keeping(made, len(given.own) + min(len(made), p.points - len(given.own)))
+        return given.keeping(made, min(count, len(given.own) + len(made)))
 
     def check(self, result: Made) -> None:
         """Refuse a cloud without extent, with few places, or with numbers that are not finite."""
@@ -216,7 +220,13 @@ class ShapeRuntime:
 
 
 def _given(p: ShapeParameters, inputs: Mapping[str, InputFile]) -> Given | None:
-    given = given_of(inputs)
-    if given is not None and p.use != "vary" and p.points <= len(given.own):
-        raise InvalidInput("points", p.points, f"more than the {len(given.own)} that the shape has")
+    given = given_of(inputs, max(256, (p.points or POINTS) // 2))
+    if given is not None and p.use != "vary" and _points(p, given) <= len(given.own):
+        raise InvalidInput("points", p.points, f"more than the {len(given.own)} that the shape has, and 65536 at most")
     return given
+
+
+def _points(p: ShapeParameters, given: Given | None) -> int:
+    if p.points is not None:
+        return p.points
+    return POINTS if given is None else min(MOST, 2 * len(given.own))
