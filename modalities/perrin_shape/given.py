@@ -89,7 +89,8 @@ class Given:
 
 
 def _some(cloud: Cloud, which: NDArray[np.bool_]) -> Cloud:
-    return Cloud(*(None if part is None else part[which] for part in (cloud.points, cloud.normals, cloud.colours)))  # type: ignore[arg-type]
+    normals, colours = (None if part is None else part[which] for part in (cloud.normals, cloud.colours))
+    return Cloud(cloud.points[which], normals, colours)
 
 
 def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:

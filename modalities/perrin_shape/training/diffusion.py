@@ -143,13 +143,18 @@ class ShapeTask:
             rows.append(self._row[captions[min(len(captions) - 1, int(generator.choice(3, p=(0.55, 0.2, 0.25))))]])
         tokens, mask = self._tokens[rows].float(), self._mask[rows].clone()
         tokens[without["text"]], mask[without["text"]] = self._tokens[-1].float(), self._mask[-1]
+        longest = int(mask[:, :-1].any(0).sum())
+        tokens = torch.cat([tokens[:, :longest], tokens[:, -1:]], 1)
+        mask = torch.cat([mask[:, :longest], mask[:, -1:]], 1)
         label = torch.from_numpy(self.shapes.labels[chosen]).long()
         label[(label == CLASSES.index("other")) | without["label"]] = NO_CLASS
         nothing = without["text"] & without["label"]
         looks = torch.from_numpy(generator.random(size) < o.get("picture_share", 0.3)) & ~nothing
         given = torch.from_numpy(generator.random(size) < o.get("part_share", 0.2)) & ~nothing
         alone = looks & torch.from_numpy(generator.random(size) < 0.5)
-        tokens[alone], mask[alone], label[alone] = self._tokens[-1].float(), self._mask[-1], NO_CLASS
+        silent = [*range(longest), -1]
+        tokens[alone], mask[alone] = self._tokens[-1, silent].float(), self._mask[-1, silent]
+        label[alone] = NO_CLASS
         return {
             "latents": self._latents[chosen, side].float(),
             "context": tokens,
