@@ -94,7 +94,9 @@ def _some(cloud: Cloud, which: NDArray[np.bool_]) -> Cloud:
 
 
 def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:
-    """The shape among ``inputs``, as ``points`` if it is a mesh; one that lies within the unit ball stays where it is, another is centred and scaled.
+    """The shape among ``inputs``, as ``points`` if it is a mesh.
+
+    One that lies within the unit ball stays where it is, another is centred and scaled.
 
     Raises:
         InvalidInput: it cannot be read, or is no shape.

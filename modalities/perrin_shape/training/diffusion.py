@@ -98,11 +98,15 @@ class ShapeTask:
         for chosen, generator in self._each(progress, "encoding shapes"):
             for side in (False, True):
                 clouds = mirrored(self.shapes.clouds(chosen, POINTS, generator), torch.full((len(chosen),), side))
-                latents.append(self.codec.encode(*clouds).half())
+                latents.append(self._latents_of(clouds))
                 for points, normals in zip(clouds.points, clouds.normals, strict=True):
                     normals[torch.from_numpy(~cut(points.numpy(), generator))] = 0
-                parts.append(part_of(self.codec.encode(*clouds), clouds.points, clouds.normals).half())
+                parts.append(part_of(self._latents_of(clouds), clouds.points, clouds.normals))
         return tuple(_paired(part) for part in (latents, parts))
+
+    def _latents_of(self, clouds: Clouds) -> Tensor:
+        with torch.autocast("cpu", torch.bfloat16):
+            return self.codec.encode(*clouds).half()
 
     def _seen(self, progress: Progress) -> tuple[Tensor, ...]:
         """Half-precision features (N, 2, VIEWS, 16, 320) of pictures; the second is of the mirror image."""
