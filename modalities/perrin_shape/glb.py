@@ -23,7 +23,7 @@ TYPES = {5120: "<i1", 5121: "<u1", 5122: "<i2", 5123: "<u2", 5125: "<u4", 5126: 
 SIZES = {"SCALAR": 1, "VEC2": 2, "VEC3": 3, "VEC4": 4, "MAT4": 16}
 POINTS, TRIANGLES, STRIP, FAN = 0, 4, 5, 6
 
-MOST_NODES = 100_000
+MOST_NODES, MOST_PIECES = 100_000, 20_000
 DEEPEST = 64
 
 
@@ -68,12 +68,15 @@ def _parts(data: bytes, most: int) -> Iterator[Part]:
     if len(scene.get("nodes", ())) > MOST_NODES:
         raise ValueError(f"a scene of more than {MOST_NODES:,} nodes")
     buffer = _buffer(data)
-    total = 0
+    total = pieces = 0
     for mesh, matrix in _placed(scene):
         for piece in scene["meshes"][mesh]["primitives"]:
             mode = piece.get("mode", TRIANGLES)
             if mode not in (POINTS, TRIANGLES, STRIP, FAN):
                 continue
+            pieces += 1
+            if pieces > MOST_PIECES:
+                raise ValueError(f"a scene of more than {MOST_PIECES:,} pieces")
             part = _part(scene, buffer, piece, mode, matrix)
             total += len(part.places) + len(part.faces if part.faces is not None else ())
             if total > most:

@@ -37,6 +37,9 @@ AZIMUTH, ELEVATION = 35.0, 22.0
 AWAY = 4.6
 """Radii from the shape's middle to the camera."""
 
+FILLED = 0.92
+"""Of a picture's side: the shape's diameter."""
+
 DENSE = 9000
 """Points of a surface that light is worked out by, at the least."""
 
@@ -151,6 +154,7 @@ def _cloud_scene(cloud: Cloud, middle: Floats, radius: float) -> _Scene:
         places = places[chosen]
     near = cKDTree(places).query(places, k=min(5, len(places)))[0][:, -1] if len(places) > 1 else np.full(1, 0.05)
     radii = np.full(len(places), np.clip(0.5 * np.median(near), 0.006, 0.08), np.float32)
+    places, radii = places / (1 + radii[0]), radii / (1 + radii[0])
     normals = cloud.normals if cloud.normals is not None else np.zeros_like(places)
     ground = float((places[:, 1] - radii).min())
     up = normals if cloud.normals is not None else _outward(places)
@@ -213,7 +217,7 @@ def _picture(scene: _Scene, size: int, azimuth: float) -> Image.Image:
     camera = np.stack([right, np.cross(back, right), back], 1).astype(np.float32)
     seen = scene.places @ camera
     depth = np.float32(AWAY) - seen[:, 2]
-    zoom = np.float32(0.485 * side * AWAY * 0.97)
+    zoom = np.float32(FILLED / 2 * side * AWAY)
     across, down = side / 2 + zoom * seen[:, 0] / depth, side / 2 - zoom * seen[:, 1] / depth
     places = np.stack([across, down], 1).astype(np.float32)
     lamp = camera @ np.array([-0.5, 0.62, 0.6], np.float32)
@@ -275,7 +279,7 @@ def _shaded(scene: _Scene, hits: Hits, corners: Any, camera: Floats, lamp: Float
 def _ground(scene: _Scene, size: int, camera: Floats) -> Floats:
     """(size, size): the shade that each pixel's ray finds on the ground."""
     step = (np.arange(size, dtype=np.float32) + 0.5) / size - 0.5
-    zoom = 0.485 * AWAY * 0.97
+    zoom = FILLED / 2 * AWAY
     ray = np.stack(np.broadcast_arrays(step[None, :] / zoom, -step[:, None] / zoom, np.float32(-1)), 2) @ camera.T
     eye = AWAY * camera[:, 2]
     down = ray[..., 1]

@@ -27,7 +27,7 @@ MOST = 2**24
 """Bytes of a file that are looked at for a note."""
 
 _MARK = "perrin "
-_FIRST = ("model", "seed", "model_sha256", "modality")
+_FIRST = ("model", "seed", "model_sha256")
 _CUT = 12
 """Characters of a hash that an STL has room for."""
 
