@@ -15,8 +15,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perrin.errors import Degenerate, InvalidInput, NotInstalled
+from perrin.glb_files import read_parts
 from perrin_shape.cloud import Cloud
-from perrin_shape.glb import read_parts
 from perrin_shape.mesh import sampled
 
 __all__ = ["LARGEST", "MOST", "POINTS", "centred", "check", "read", "read_said", "thinned"]

@@ -57,7 +57,7 @@ def one_nna(made: Floats, between: Floats, real: Floats) -> float:
         raise InvalidInput("distances", [made.shape, between.shape, real.shape], "(N, N), (N, M), (M, M), N and M > 1")
     right = 0.0
     for own, other in ((made, between.min(1)), (real, between.min(0))):
-        alone = own.copy()
+        alone = own.astype(np.float64)
         np.fill_diagonal(alone, np.inf)
         nearest = alone.min(1)
         right += float((nearest < other).sum() + 0.5 * (nearest == other).sum())
