@@ -89,8 +89,8 @@ class Given:
 
 
 def _some(cloud: Cloud, which: NDArray[np.bool_]) -> Cloud:
-    normals, colours = (None if part is None else part[which] for part in (cloud.normals, cloud.colours))
-    return Cloud(cloud.points[which], normals, colours)
+    normals = None if cloud.normals is None else cloud.normals[which]
+    return Cloud(cloud.points[which], normals, None if cloud.colours is None else cloud.colours[which])
 
 
 def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:
@@ -109,12 +109,12 @@ def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:
         middle, size = normalised(own.points)
         if float(np.linalg.norm(own.points, axis=1).max()) <= 1 + 1e-3:
             middle, size = np.zeros(3, np.float32), 1.0
-        points = ((own.points - middle) / size).astype(np.float32)
-        normals = own.normals if own.normals is not None else outward_normals(points)
+        inside = ((own.points - middle) / size).astype(np.float32)
+        normals = own.normals if own.normals is not None else outward_normals(inside)
     except ValueError as error:
         raise InvalidInput("cloud", f"{len(own)} points", f"a shape of four points or more: {error}") from None
-    colours = own.colours if own.colours is not None else np.full(points.shape, GREY, np.uint8)
-    return Given(own, middle, size, Cloud(points, normals, colours))
+    colours = own.colours if own.colours is not None else np.full(inside.shape, GREY, np.uint8)
+    return Given(own, middle, size, Cloud(inside, normals, colours))
 
 
 def tensors(cloud: Cloud, device: str = "cpu") -> tuple[Tensor, Tensor, Tensor]:

@@ -141,6 +141,8 @@ class ShapeCodec(nn.Module):
         self.surface = nn.Linear(cell, 1)
         self.inner = nn.Linear(cell + COLOUR, hidden)
         self.outer = nn.Linear(hidden, PARTS * WIDE)
+        self.mean: Tensor
+        self.deviation: Tensor
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("deviation", torch.ones(channels))
         nn.init.constant_(self.surface.bias, -2.0)
@@ -277,6 +279,7 @@ class ShapeTransformer(nn.Module):
         self.places = nn.Parameter(torch.randn(PICTURE[0], context) * 0.02)
         axis = (torch.arange(LATENTS) + 0.5) / LATENTS * 2 - 1
         places = torch.stack(torch.meshgrid(axis, axis, axis, indexing="ij"))
+        self.positions: Tensor
         self.register_buffer("positions", torch.cat([places, (torch.pi * places).sin(), (torch.pi * places).cos()]))
 
     def forward(

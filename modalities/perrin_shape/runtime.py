@@ -31,7 +31,7 @@ from perrin_shape.data.draw import picture
 from perrin_shape.face import POINTS, ShapeParameters
 from perrin_shape.given import Given, given_of, tensors
 from perrin_shape.network import LATENTS, ShapeCodec, ShapeTransformer, surfels_from
-from perrin_shape.surface import reconstruct
+from perrin_shape.surface import How, reconstruct
 from perrin_shape.surfels import drawn
 from perrin_shape.writing import write
 
@@ -57,7 +57,7 @@ class Made:
     """One result: a cloud, and what is to make a mesh of it."""
 
     cloud: Cloud
-    how: str = "auto"
+    how: How = "auto"
 
 
 def framed(pixels: NDArray[np.uint8], side: int = 128, share: float = 0.88) -> NDArray[np.uint8]:
@@ -86,7 +86,8 @@ def _pixels(file: InputFile) -> NDArray[np.uint8]:
     except (OSError, ValueError, Image.DecompressionBombError):
         size = (512, 512)  # reading it says what is wrong
     scale = min(1.0, 512 / max(size))
-    return read_picture("image", file, *(max(1, round(length * scale)) for length in size))
+    width, height = (max(1, round(length * scale)) for length in size)
+    return read_picture("image", file, width, height)
 
 
 class ShapeRuntime:

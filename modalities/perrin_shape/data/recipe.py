@@ -70,7 +70,7 @@ def _of_parts(parts: Parts) -> Iterator[Item]:
     for part in parts.parts():
         yield Item(
             part.file.stem, _forms(part.title), part.file.read_bytes, {"of": lambda p=part: triangles(p), "source": 0}
-        )  # type: ignore[misc]
+        )
 
 
 def _of_furniture(catalogues: list[Catalogue]) -> Iterator[Item]:

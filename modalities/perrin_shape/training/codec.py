@@ -84,8 +84,8 @@ class CodecTask:
             at = np.clip(np.floor((points + 1) * (CELLS / 2)), 0, CELLS - 1).astype(int)
             flat = (at[:, 0] * CELLS + at[:, 1]) * CELLS + at[:, 2]
             counts[number] = np.bincount(flat[gone], minlength=CELLS**3) == 0
-        keys, surfel, part, values = [], [], [], []
-        for number, i in enumerate(chosen):
+        keys, part, values = [], [], []
+        for number, i in enumerate(chosen.tolist()):
             cell, which = located(np.asarray(self.shapes.pack.arrays["index"][i], np.int64))
             kept = counts[number][cell]
             keys.append(number * CELLS**3 + cell[kept])

@@ -79,7 +79,7 @@ class Shapes:
         share = float(self._data.get("furniture", 0.4))
         for number, part in ((1, share), (0, 1 - share)):
             weight[source == number] *= part / weight[source == number].sum()
-        return weight / weight.sum()
+        return np.asarray(weight / weight.sum())
 
     def drawn(self, size: int, generator: np.random.Generator) -> NDArray[np.int64]:
         """``size`` shapes to train on."""
