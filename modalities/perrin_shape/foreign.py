@@ -126,7 +126,7 @@ def _card(file: Path, network: str, found: Mapping[str, Any]) -> ModelCard:
         summary="1,024 points become 4,096." if upsamples else f"1,024 coloured points, told {told[found['told']]}.",
         licence="as its file's",
         attributions=(
-            {  # type: ignore[arg-type]
+            {
                 "source": file.name,
                 "licence": "as its file's",
                 "line": "Nichol, Jun, Dhariwal, Mishkin and Chen, Point-E (2022)",

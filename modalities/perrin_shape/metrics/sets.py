@@ -61,12 +61,12 @@ def one_nna(made: Floats, between: Floats, real: Floats) -> float:
         np.fill_diagonal(alone, np.inf)
         nearest = alone.min(1)
         right += float((nearest < other).sum() + 0.5 * (nearest == other).sum())
-    return right / (n + m)
+    return float(right / (n + m))
 
 
 def coverage(between: Floats) -> float:
     """Of distances (made, real)."""
-    return len(np.unique(between.argmin(1))) / between.shape[1]
+    return float(len(np.unique(between.argmin(1))) / between.shape[1])
 
 
 def mmd(between: Floats) -> float:
