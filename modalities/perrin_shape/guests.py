@@ -1,10 +1,13 @@
-"""Runs Point-E's networks by our own loop: 1,024 points from words or a picture, 4,096 where the upsampler is there.
+"""Runs Point-E's and Shap-E's networks by our own loop.
+
+Point-E makes 1,024 points from words or a picture, and 4,096 where its upsampler is there; Shap-E makes latents, which
+its transmitter decodes to a surface, of which as many points are taken as are wanted.
 
 Coordinates are scaled by 2 and colours to within [-1, 1] inside; estimates are cut off there, as their authors do.
 Their shapes stand on z, ours on y.
 
 References:
-    Nichol et al., Point-E (2022), section 4.3 and appendix B.
+    Nichol et al., Point-E (2022), section 4.3 and appendix B; Jun and Nichol, Shap-E (2023), section 4.
 """
 
 from __future__ import annotations
@@ -29,10 +32,11 @@ from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
 from perrin_shape.cloud import Cloud
 from perrin_shape.face import ShapeParameters
-from perrin_shape.foreign import UPSAMPLER
+from perrin_shape.foreign import DECODER, UPSAMPLER
 from perrin_shape.pictures import preview
 from perrin_shape.point_e import PointE
 from perrin_shape.reading import centred, check
+from perrin_shape.shap_e import Decoder
 from perrin_shape.surface import reconstruct
 from perrin_shape.writing import write
 
@@ -56,7 +60,7 @@ def cloud_of(clean: Tensor) -> Cloud:
 
 
 class GuestRuntime:
-    """A base network of Point-E's on one device, with the upsampler where one was added.
+    """A base network of Point-E's or Shap-E's on one device, with what goes with it where that was added.
 
     Attributes:
         card: the model's card.
@@ -67,11 +71,13 @@ class GuestRuntime:
         self.card, self.device, self._network = card, device, network
         self._denoiser = d.Denoiser(network, d.process.from_config(card.process), card.prediction, variance=True)
         self._clip: Any = None
+        self._decoder: Decoder | None = None
 
     @classmethod
     def load(cls, card: ModelCard, device: str) -> Self:
         """Read the network of ``card`` onto ``device``."""
-        network = load_network(card, "point_e", device, kinds={"point_e": PointE})
+        name = next(iter(card.architecture))
+        network = load_network(card, name, device, kinds={"point_e": PointE})
         return cls(card, device, cast(PointE, network))
 
     @torch.inference_mode()
@@ -99,18 +105,25 @@ class GuestRuntime:
         return d.start(
             d.guidance.clipped(guidance),
             plan_of(self.card, p.sampler, d.grid.karras(self._denoiser.process_of(""), p.steps)),
-            shape=(6, COARSE),
+            shape=(self._network.channels, self._network.positions or COARSE),
             seeds=[int(p.item(number)["seed"]) for number in range(p.count)],
             condition=condition,
             device=self.device,
         )
 
     def _stages(self, p: ShapeParameters) -> ModelCard | None:
-        """The upsampler's card, where it is needed.
+        """The card of what goes with the network, where it is needed: the upsampler, or Shap-E's decoder.
 
         Raises:
             InvalidInput: it is needed and not there, or more points are asked for than it makes.
+            ModelError: Shap-E's decoder is not there.
         """
+        if self._network.positions:
+            for card in models().values():
+                if DECODER in card.architecture and card.base == "shap-e":
+                    return card
+            wanted = "its decoder is not here (perrin models add transmitter.pt)"
+            raise ModelError(f"model {self.card.name} makes latents of Shap-E, and {wanted}")
         if p.points is None or p.points <= COARSE:
             return None
         found = [card for card in models().values() if UPSAMPLER in card.architecture and card.modality == "shape"]
@@ -162,7 +175,9 @@ class GuestRuntime:
 
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:
-        """The first cloud as it is believed to be."""
+        """The first cloud as it is believed to be; None for latents."""
+        if self._network.positions:
+            return None
         try:
             return preview(cloud_of(clean[0]), 128)
         except ValueError:
@@ -180,13 +195,16 @@ class GuestRuntime:
         from perrin_shape.runtime import Made
 
         p = parameters
-        upsampler = self._stages(p)
+        beside = self._stages(p)
         wanted = p.points or COARSE
         for number, item in enumerate(clean):
             if not torch.isfinite(item).all():
                 raise Degenerate("the sample has NaN or infinity in it; try another seed, or less guidance")
             seed = int(p.item(number)["seed"])
-            points = item if upsampler is None else self._finer(upsampler, item, p, seed)
+            if self._network.positions and beside is not None:
+                yield Made(self._decoded(beside, item, p.points or 4 * COARSE, seed), p.mesh)
+                continue
+            points = item if beside is None else self._finer(beside, item, p, seed)
             chosen = torch.from_numpy(np.random.default_rng(seed).permutation(points.shape[1])[:wanted])
             try:
                 yield Made(cloud_of(points[:, chosen]), p.mesh)
@@ -194,6 +212,16 @@ class GuestRuntime:
                 raise Degenerate(
                     "all points of the shape lie in one place; try another seed, or less guidance"
                 ) from None
+
+    def _decoded(self, card: ModelCard, latents: Tensor, count: int, seed: int) -> Cloud:
+        if self._decoder is None:
+            self._decoder = cast(Decoder, load_network(card, DECODER, self.device, kinds={DECODER: Decoder}))
+        if (self._decoder.vectors, card.architecture[DECODER]["latent"]) != tuple(latents.T.shape):
+            raise ModelError(f"model {card.name} decodes latents of another size than {self.card.name} makes")
+        found = self._decoder.cloud(latents.T.contiguous(), count, seed)
+        if found is None:
+            raise Degenerate("the shape has no surface; try another seed, prompt, or less guidance")
+        return centred(found)
 
     def _finer(self, card: ModelCard, coarse: Tensor, p: ShapeParameters, seed: int) -> Tensor:
         """(6, 4096) of (6, 1024): the points that are there, and those between them."""

@@ -1,11 +1,13 @@
-"""Point-E's networks: transformers whose tokens are points, beside one for the time and some for what is told.
+"""Point-E's and Shap-E's networks: transformers whose tokens are points, or vectors of a latent, beside one for the
+time and some for what is told.
 
 Names of layers are those of the published weights, which so load as they are. A point is three coordinates and three
-colours; of the twelve numbers that come out, six are the noise and six its variance.
+colours; of the twelve numbers that come out, six are the noise and six its variance. A latent of Shap-E has a thousand
+vectors, whose places are told apart by vectors of their own.
 
 References:
     Nichol, Jun, Dhariwal, Mishkin and Chen, Point-E: A system for generating 3D point clouds from complex prompts
-    (2022), section 4 and appendix A.
+    (2022), section 4 and appendix A; Jun and Nichol, Shap-E (2023), section 4.3.
 """
 
 from __future__ import annotations
@@ -62,23 +64,36 @@ class _Block(nn.Module):
 
 
 class PointE(nn.Module):
-    """Noisy points (B, 6, n) at times (B,) of 0 to 1023 to noise and variance (B, 12, n).
+    """Noisy tokens (B, channels, n) at times (B,) of 0 to 1023 to what is predicted and variance (B, 2 channels, n).
 
     Args:
         width, layers: of the transformer.
         told: none, vector (B, size) of CLIP's, or grid (B, m, size) of its picture's patches.
         size: of what is told.
         upsamples: it is told points (B, 6, k) of a coarser cloud.
+        channels: of a token.
+        positions: tokens that are told apart; 0: they are points, whose order says nothing.
     """
 
-    def __init__(self, width: int, layers: int, told: str = "none", size: int = 0, upsamples: bool = False) -> None:
+    def __init__(
+        self,
+        width: int,
+        layers: int,
+        told: str = "none",
+        size: int = 0,
+        upsamples: bool = False,
+        channels: int = 6,
+        positions: int = 0,
+    ) -> None:
         super().__init__()
         self.width, self.told, self.size, self.upsamples = width, told, size, upsamples
+        self.channels, self.positions = channels, positions
         self.time_embed = _Mlp(width)
         self.ln_pre, self.ln_post = nn.LayerNorm(width), nn.LayerNorm(width)
         self.backbone = nn.Module()
         self.backbone.resblocks = nn.ModuleList(_Block(width) for _ in range(layers))
-        self.input_proj, self.output_proj = nn.Linear(6, width), nn.Linear(width, 12)
+        self.input_proj, self.output_proj = nn.Linear(channels, width), nn.Linear(width, 2 * channels)
+        self.pos_emb = nn.Parameter(torch.zeros(positions, width)) if positions else None
         if told == "vector":
             self.clip_embed: nn.Module = nn.Linear(size, width)
         if told == "grid":
@@ -90,12 +105,14 @@ class PointE(nn.Module):
         """Noise and variance.
 
         Args:
-            x: (B, 6, n).
+            x: (B, channels, n).
             t: (B,).
             clip: (B, size) of length one, or (B, m, size); zeros tell nothing.
             coarse: (B, 6, k), scaled as ``x`` is.
         """
         points = self.input_proj(x.transpose(1, 2))
+        if self.pos_emb is not None:
+            points = points + self.pos_emb
         time = self.time_embed(_waves(t, self.width).to(x.dtype))[:, None]
         extra: list[Tensor] = []
         if self.told == "vector" and clip is not None:

@@ -111,7 +111,7 @@ class ShapeRuntime:
         Raises:
             ModelError: the model is none of shapes, or its files are broken.
         """
-        if "point_e" in card.architecture:
+        if {"point_e", "shap_e"} & card.architecture.keys():
             from perrin_shape.guests import GuestRuntime
 
             return cast(Self, GuestRuntime.load(card, device))  # it does all that this does

@@ -26,6 +26,7 @@ from perrin_shape.foreign import recognise, take_in
 from perrin_shape.guests import GuestRuntime, cloud_of
 from perrin_shape.point_e import PROCESSES, PointE
 from perrin_shape.runtime import ShapeRuntime
+from perrin_shape.shap_e import PROCESS, Decoder
 
 WIDTH, LAYERS = 128, 2
 
@@ -147,14 +148,128 @@ def test_names_tell_whose_weights_they_are(tmp_path: Path) -> None:
     assert recognise([*published()]) == "point-e"
     assert recognise([*published("grid", True)]) == "point-e-upsampler"
     assert recognise([f"wrapped.{name}" for name in published()]) == "shap-e"
-    assert recognise(["encoder.params_proj.projections.nerstf__mlp__0__weight.proj.weight"]) == "shap-e"
+    assert recognise([*transmitter()]) == "transmitter"
+    assert recognise(["encoder.params_proj.projections.nerstf__mlp__0__weight.proj.weight"]) is None
     assert recognise(["conv1.weight"]) is None
     torch.save({"conv1.weight": torch.zeros(3)}, tmp_path / "other.pt")
     assert take_in(tmp_path / "other.pt", tmp_path / "a") is None
     assert take_in(tmp_path / "other.txt", tmp_path / "a") is None
-    torch.save({f"wrapped.{name}": value for name, value in published().items()}, tmp_path / "shap.pt")
-    with pytest.raises(ModelError, match="Shap-E"):
-        take_in(tmp_path / "shap.pt", tmp_path / "a")
+
+
+LATENT, HIDDEN = 24, 16
+
+
+def transmitter(seed: int = 0) -> dict[str, Tensor]:
+    """A transmitter's state under the published names: the parts that decode, and some of what encodes."""
+    generator = torch.Generator().manual_seed(seed)
+    state = {"encoder.output_proj.weight": torch.zeros(3, 3), "renderer.void.background": torch.zeros(3)}
+    widths = [93, HIDDEN, HIDDEN, HIDDEN, HIDDEN + 51, HIDDEN, HIDDEN]
+    for k, width in enumerate(widths):
+        out = 12 if k == 6 else HIDDEN
+        state[f"renderer.nerstf.mlp.{k}.weight"] = torch.randn(out, width, generator=generator) / math.sqrt(width)
+        state[f"renderer.nerstf.mlp.{k}.bias"] = 0.2 * torch.randn(out, generator=generator)
+    state["renderer.nerstf.mlp.6.weight"][0] *= 10  # so that some of space is inside
+    state["renderer.nerstf.mlp.6.bias"][0] = 0
+    for k, width in enumerate(widths[:4]):
+        name = f"encoder.params_proj.projections.nerstf__mlp__{k}__weight."
+        rows = torch.randn(HIDDEN * width, LATENT, generator=generator)
+        state[name + "proj.weight"] = rows / math.sqrt(LATENT)
+        state[name + "proj.bias"] = 0.1 * torch.randn(HIDDEN * width, generator=generator)
+        state[name + "norm.weight"] = (1 + 0.1 * torch.randn(width, generator=generator)) / math.sqrt(width)
+        state[name + "norm.bias"] = 0.01 * torch.randn(width, generator=generator)
+    return state
+
+
+def adopted_decoder(folder: Path) -> Decoder:
+    torch.save(transmitter(), folder / "transmitter.pt")
+    card = take_in(folder / "transmitter.pt", folder / "decoder")
+    assert card is not None
+    assert card.architecture["decoder"] == {
+        "kind": "decoder", "latent": LATENT, "hidden": HIDDEN, "told": 4, "layers": 6, "outputs": 12
+    }  # fmt: skip
+    from perrin.models.weights import load_network
+
+    found: Any = load_network(card, "decoder", kinds={"decoder": Decoder})
+    return found
+
+
+def test_the_decoder_is_shap_es(tmp_path: Path) -> None:
+    renderer = pytest.importorskip("diffusers.pipelines.shap_e.renderer")
+    decoder = adopted_decoder(tmp_path)
+    names = [f"nerstf.mlp.{k}.weight" for k in range(4)]
+    shapes = [(HIDDEN, 93), *[(HIDDEN, HIDDEN)] * 3]
+    theirs = renderer.ShapERenderer(param_names=names, param_shapes=shapes, d_latent=LATENT, d_hidden=HIDDEN)
+    state = {
+        name.replace("encoder.params_proj", "params_proj").replace("renderer.nerstf.mlp", "mlp.mlp"): value
+        for name, value in transmitter().items()
+    }
+    missing = theirs.load_state_dict(state, strict=False).missing_keys
+    assert not [name for name in missing if name.startswith(("params_proj", "mlp."))]
+    latents = torch.randn(4 * HIDDEN, LATENT, generator=torch.Generator().manual_seed(1))
+    places = 2 * torch.rand(500, 3, generator=torch.Generator().manual_seed(2)) - 1
+    with torch.no_grad():
+        weights = theirs.params_proj(latents[None])
+        for name, parameter in theirs.mlp.state_dict().items():
+            if f"nerstf.{name}" in weights:
+                parameter.copy_(weights[f"nerstf.{name}"][0])
+        wanted = theirs.mlp(position=places[None], direction=None, ts=None, nerf_level="fine", rendering_mode="stf")
+        distance, colour = decoder(decoder.weights(latents), places)
+    torch.testing.assert_close(distance, wanted.signed_distance[0, :, 0], atol=1e-4, rtol=1e-3)
+    torch.testing.assert_close(colour, wanted.channels[0], atol=1e-4, rtol=1e-3)
+
+
+def test_a_latent_becomes_a_closed_surface(tmp_path: Path) -> None:
+    decoder = adopted_decoder(tmp_path)
+    latents = torch.randn(4 * HIDDEN, LATENT, generator=torch.Generator().manual_seed(1))
+    mesh = decoder.mesh(latents, 24)
+    assert mesh is not None
+    assert mesh.watertight
+    weights = decoder.weights(latents)
+    shape_of_theirs = mesh.vertices[:, [0, 2, 1]] * np.float32([1, -1, 1])  # z up, as they have it
+    inner = (np.abs(shape_of_theirs) < 0.95).all(1)
+    with torch.no_grad():
+        at, _ = decoder(weights, torch.from_numpy(np.ascontiguousarray(shape_of_theirs[inner])))
+        anywhere, _ = decoder(weights, 2 * torch.rand(2000, 3, generator=torch.Generator().manual_seed(3)) - 1)
+    assert at.abs().mean() < 0.5 * anywhere.abs().mean()
+    process = d.process.from_config(PROCESS)
+    steps = np.array([0, 511, 1023])
+    np.testing.assert_allclose(process.scales(process.log_snr(steps))[0] ** 2, np.exp(-12 * (steps + 1) / 1024))
+
+
+def latent_network() -> dict[str, Tensor]:
+    """Shap-E's network of latents: the same names behind a prefix, other widths, and vectors for places."""
+    state = published("vector")
+    generator = torch.Generator().manual_seed(5)
+    state["input_proj.weight"] = torch.randn(WIDTH, LATENT, generator=generator) / math.sqrt(LATENT)
+    state["output_proj.weight"] = torch.randn(2 * LATENT, WIDTH, generator=generator) / math.sqrt(WIDTH)
+    state["output_proj.bias"] = torch.zeros(2 * LATENT)
+    state["pos_emb"] = torch.randn(4 * HIDDEN, WIDTH, generator=generator)
+    return {f"wrapped.{name}": value for name, value in state.items()}
+
+
+def test_words_become_surfaces_by_shap_e(clip: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PERRIN_HOME", str(tmp_path / "home"))
+    monkeypatch.setattr("perrin_shape.shap_e.GRID", 24)
+    torch.save(latent_network(), clip.parent / "text_cond.pt")
+    torch.save(transmitter(), clip.parent / "transmitter.pt")
+    card = adopt(clip.parent / "text_cond.pt", settings=Settings())
+    assert card is not None
+    assert (card.name, card.prediction, card.defaults["guidance"]) == ("shap-e-text-cond", "x0", 15.0)
+    runtime: Any = ShapeRuntime.load(read_card(card.folder), "cpu")
+    parameters = asked(card, prompt="a chair", points=500)
+    with pytest.raises(ModelError, match="decoder is not here"):
+        runtime.start(parameters)
+    assert adopt(clip.parent / "transmitter.pt", settings=Settings()) is not None
+    run = runtime.start(parameters)
+    while not run.done:
+        run.step()
+    assert run.result.shape == (1, LATENT, 4 * HIDDEN)
+    (made,) = runtime.decode(run.result, parameters)
+    assert made.cloud.points.shape == (500, 3)
+    assert made.cloud.normals is not None
+    assert made.cloud.colours is not None
+    runtime.check(made)
+    assert runtime.preview(run.result) is None
 
 
 def test_broken_weights_are_refused_in_one_line(tmp_path: Path) -> None:
