@@ -104,7 +104,7 @@ def given_of(inputs: Mapping[str, InputFile], points: int) -> Given | None:
     file = inputs.get("cloud")
     if file is None:
         return None
-    own = read(file.data, "cloud", "cloud", points)
+    own = read(file.data, "cloud", "cloud", points, centre=False)
     try:
         middle, size = normalised(own.points)
         if float(np.linalg.norm(own.points, axis=1).max()) <= 1 + 1e-3:

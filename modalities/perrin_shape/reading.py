@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import io
 import re
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from perrin.errors import Degenerate, InvalidInput, NotInstalled
+from perrin.glb_files import read_parts
 from perrin_shape.cloud import Cloud
-from perrin_shape.glb import read_parts
 from perrin_shape.mesh import sampled
 
 __all__ = ["LARGEST", "MOST", "POINTS", "centred", "check", "read", "read_said", "thinned"]
@@ -42,16 +42,26 @@ THINNEST = 0.02
 Floats = NDArray[np.float32]
 
 
-def read(data: bytes, name: str, field: str = "shape", points: int = POINTS) -> Cloud:
+class _Placed(NamedTuple):
+    """A cloud near the origin, and what gives the file's own places: times ``reach``, plus ``middle``."""
+
+    cloud: Cloud
+    middle: NDArray[np.float64] | float = 0.0
+    reach: float = 1.0
+
+
+def read(data: bytes, name: str, field: str = "shape", points: int = POINTS, centre: bool = True) -> Cloud:
     """`read_said`, without what is to be said.
 
     Raises:
         InvalidInput: as of `read_said`.
     """
-    return read_said(data, name, field, points)[0]
+    return read_said(data, name, field, points, centre)[0]
 
 
-def read_said(data: bytes, name: str, field: str = "shape", points: int = POINTS) -> tuple[Cloud, list[str]]:
+def read_said(
+    data: bytes, name: str, field: str = "shape", points: int = POINTS, centre: bool = True
+) -> tuple[Cloud, list[str]]:
     """The cloud in a file, and what a person should know of how it was read.
 
     Args:
@@ -60,6 +70,7 @@ def read_said(data: bytes, name: str, field: str = "shape", points: int = POINTS
         name: the file's, for its ending; the first bytes count where they say what it is.
         field: the parameter that it was given for.
         points: to spread over a mesh.
+        centre: centred, the farthest point at distance one; else where the file has it.
 
     Raises:
         InvalidInput: it cannot be read, holds nothing, one place alone or numbers that are not finite, or is too large.
@@ -71,13 +82,13 @@ def read_said(data: bytes, name: str, field: str = "shape", points: int = POINTS
     kind = _kind(data, name)
     try:
         if kind in {"npz", "npy"}:
-            cloud = _arrays(data, kind)
+            found = _Placed(_arrays(data, kind))
         elif kind == "xyz":
-            cloud = _columns(data)
+            found = _Placed(_columns(data))
         elif kind == "glb":
-            cloud = _scene(data, field, points)
+            found = _scene(data, field, points)
         else:
-            cloud = _file(data, kind, field, points)
+            found = _file(data, kind, field, points)
     except (InvalidInput, NotInstalled):
         raise
     except MemoryError:
@@ -85,7 +96,7 @@ def read_said(data: bytes, name: str, field: str = "shape", points: int = POINTS
     except Exception as error:  # trimesh's readers raise anything at all for a broken file
         reason = " ".join(str(error).split())[:120] if isinstance(error, ValueError) else type(error).__name__
         raise InvalidInput(field, name, f"a whole {kind.upper()} of a shape: {reason or 'it is broken'}") from None
-    return _checked(cloud, name, field)
+    return _checked(found, field, centre)
 
 
 def centred(cloud: Cloud) -> Cloud:
@@ -211,7 +222,7 @@ def _columns(data: bytes) -> Cloud:
 # --- meshes -----------------------------------------------------------------------------------------------------------
 
 
-def _file(data: bytes, kind: str, field: str, points: int) -> Cloud:
+def _file(data: bytes, kind: str, field: str, points: int) -> _Placed:
     """The cloud in a PLY, OBJ, GLB or STL, or one spread over the mesh in it."""
     try:
         import trimesh
@@ -220,7 +231,7 @@ def _file(data: bytes, kind: str, field: str, points: int) -> Cloud:
     if kind == "ply":
         _check_ply(data)
     if kind == "obj" and not re.search(rb"^f ", data, re.MULTILINE):
-        return _obj_points(data)
+        return _Placed(_obj_points(data))
     more = {"skip_materials": True} if kind in {"obj", "ply"} else {}
     made: Any = trimesh.load(io.BytesIO(data), file_type=kind, process=False, **more)
     corners: list[NDArray[np.float64]] = []
@@ -240,7 +251,7 @@ def _file(data: bytes, kind: str, field: str, points: int) -> Cloud:
     return _spread(np.concatenate(corners), np.concatenate(shades) if coloured else None, field, points)
 
 
-def _scene(data: bytes, field: str, count: int) -> Cloud:
+def _scene(data: bytes, field: str, count: int) -> _Placed:
     """The cloud in a GLB: its points, where it has no triangles."""
     parts = read_parts(data, ELEMENTS)
     corners, shades, coloured = [], [], False
@@ -258,14 +269,14 @@ def _scene(data: bytes, field: str, count: int) -> Cloud:
         raise ValueError("no points and no triangles in it")
     across = [part.normals for part in loose if part.normals is not None]
     tones = [part.colours for part in loose if part.colours is not None]
-    return Cloud(
-        np.concatenate([part.places for part in loose]).astype(np.float32),
+    return _near(
+        np.concatenate([part.places for part in loose]),
         np.concatenate(across).astype(np.float32) if len(across) == len(loose) else None,
         np.concatenate(tones) if len(tones) == len(loose) else None,
     )
 
 
-def _spread(triangles: NDArray[np.float64], shades: NDArray[np.uint8] | None, field: str, count: int) -> Cloud:
+def _spread(triangles: NDArray[np.float64], shades: NDArray[np.uint8] | None, field: str, count: int) -> _Placed:
     """A cloud of triangles (f, 3, 3), with the colours (f, 3, 3) of their corners."""
     if not np.isfinite(triangles).all():
         raise InvalidInput(field, "corners that are not finite", "a mesh of finite numbers")
@@ -287,7 +298,7 @@ def _spread(triangles: NDArray[np.float64], shades: NDArray[np.uint8] | None, fi
     if shades is not None:
         mixed = np.einsum("nk,nkc->nc", weights, shades[face].astype(np.float64))
         colours = mixed.round().clip(0, 255).astype(np.uint8)
-    return Cloud(found, across.astype(np.float32), colours)
+    return _Placed(Cloud(found, across.astype(np.float32), colours), middle, reach)
 
 
 def _parts(made: Any, trimesh: Any) -> list[Any]:
@@ -306,7 +317,7 @@ def _parts(made: Any, trimesh: Any) -> list[Any]:
     return parts
 
 
-def _loose(part: Any) -> Cloud:
+def _loose(part: Any) -> _Placed:
     """A cloud that a file holds as such; a PLY's normals are beside it, unread, among the columns."""
     points = np.asarray(part.vertices, np.float64)
     raw: Any = part.metadata.get("_ply_raw", {}).get("vertex", {}).get("data") if part.metadata else None
@@ -315,10 +326,13 @@ def _loose(part: Any) -> Cloud:
     if {"nx", "ny", "nz"} <= {*names}:
         normals = np.stack([np.asarray(raw[n], np.float32).reshape(-1) for n in ("nx", "ny", "nz")], 1)
     colours = np.asarray(part.colors) if len(getattr(part, "colors", ())) == len(points) else None
+    return _near(points, normals, None if colours is None else colours[:, :3].astype(np.uint8))
+
+
+def _near(points: NDArray[np.float64], normals: Floats | None, colours: NDArray[np.uint8] | None) -> _Placed:
+    """Moved to the origin: far from it, float32 would lose the shape."""
     middle = np.where(np.isfinite(points), points, 0).mean(0)
-    return Cloud(
-        (points - middle).astype(np.float32), normals, None if colours is None else colours[:, :3].astype(np.uint8)
-    )
+    return _Placed(Cloud((points - middle).astype(np.float32), normals, colours), middle)
 
 
 def _obj_points(data: bytes) -> Cloud:
@@ -353,8 +367,9 @@ def _check_ply(data: bytes) -> None:
                 raise ValueError("it is cut short")
 
 
-def _checked(cloud: Cloud, name: str, field: str) -> tuple[Cloud, list[str]]:
-    """Centred and thinned, with what is to be said about it."""
+def _checked(found: _Placed, field: str, centre: bool) -> tuple[Cloud, list[str]]:
+    """Thinned, and in its place, with what is to be said about it."""
+    cloud = found.cloud
     count = len(cloud)
     if not np.isfinite(cloud.points).all():
         bad = int((~np.isfinite(cloud.points)).any(1).sum())
@@ -375,7 +390,11 @@ def _checked(cloud: Cloud, name: str, field: str) -> tuple[Cloud, list[str]]:
         cloud = thinned(cloud, MOST)
         said.append(f"of its {count:,} points {len(cloud):,} are kept, evenly")
     try:
-        return centred(cloud), said
+        middle = centred(cloud)
+        if centre:
+            return middle, said
+        own = (cloud.points.astype(np.float64) * found.reach + found.middle).astype(np.float32)
+        return Cloud(own, cloud.normals, cloud.colours), said
     except ValueError:
         raise InvalidInput(field, f"{count} points at one place", "a shape with an extent") from None
 

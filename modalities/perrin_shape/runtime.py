@@ -111,6 +111,10 @@ class ShapeRuntime:
         Raises:
             ModelError: the model is none of shapes, or its files are broken.
         """
+        if {"point_e", "shap_e"} & card.architecture.keys():
+            from perrin_shape.guests import GuestRuntime
+
+            return cast(Self, GuestRuntime.load(card, device))  # it does all that this does
         if not {"codec", "transformer"} <= card.architecture.keys():
             got = ", ".join(card.architecture) or "nothing"
             raise ModelError(f"model {card.name}: wanted a codec and a transformer of shapes, got {got}")

@@ -64,7 +64,7 @@ CLOSING, SKIN, BLUR = 1.0, 1.25, 0.8
 """Of the signed distance: spacings across which it closes holes; cells around the points that are always solid; cells
 of the last smoothing."""
 
-STRAY = 0.75
+STRAY = 0.85
 """Spacings of the points that a surface may lie away from them, at the root of the mean square, before the other way is
 tried."""
 
@@ -109,7 +109,7 @@ def reconstruct(cloud: Cloud, how: How = "auto", cells: int = CELLS) -> Mesh:
         if name == "poisson":
             field = _poisson(patches, grid)
         else:
-            field = _distance(patches_of(cloud.points, normals, WIDE, 60), grid)
+            field = _distance(patches_of(cloud.points, normals, WIDE, 44), grid)
         mesh = _level(field, grid, cloud, name, patches.spacing)
         if mesh is None:
             continue

@@ -279,6 +279,23 @@ def test_meshes_that_are_no_solids_are_read() -> None:
     assert len(read(far.export(file_type="obj").encode(), "far.obj")) == POINTS
 
 
+@pytest.mark.parametrize("format", ["ply", "obj", "glb", "stl", "xyz", "npz"])
+def test_a_shape_can_stay_where_it_is(format: str, mesh: Mesh) -> None:
+    corner = np.float32([10, 20, -30])
+    moved = Mesh(mesh.vertices * np.float32(3) + corner, mesh.faces, mesh.normals, mesh.colours)
+    loose = Cloud(moved.vertices, moved.normals, moved.colours)
+    for surface in (moved, None):
+        if format in ("xyz", "npz"):
+            data = points_file(loose.points, format)
+        elif surface is None and format == "stl":
+            continue
+        else:
+            data = write(loose, surface, format, NOTE)
+        found = read(data, f"a.{format}", centre=False)
+        np.testing.assert_allclose(found.points.min(0), moved.vertices.min(0), atol=0.1)
+        np.testing.assert_allclose(found.points.max(0), moved.vertices.max(0), atol=0.1)
+
+
 def test_collapsed_clouds_are_degenerate() -> None:
     generator = np.random.default_rng(0)
     check(Cloud(BALL.astype(np.float32)))
