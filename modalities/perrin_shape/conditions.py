@@ -41,7 +41,7 @@ def encode(captions: Sequence[str], device: str = "cpu") -> Text:
 
 def picture_tokens(pictures: NDArray[np.uint8], network: PictureNetwork) -> Tensor:
     """(B, 16, 320) of pictures (B, H, W, 3) on white."""
-    colours = torch.from_numpy(pictures).permute(0, 3, 1, 2).float() / 127.5 - 1
+    colours = torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).float() / 127.5 - 1
     return network.of(colours).flatten(2).transpose(1, 2).clone()
 
 
