@@ -303,6 +303,9 @@ class ShapeTransformer(nn.Module):
             picture: (B, 16, 320) features of a picture; zeros: there is none.
             part: (B, channels + 1, 8, 8, 8) latents of a part that is given, and 1 where it has points; zeros: none.
         """
+        context, context_mask, label, picture, part = (
+            told.expand(len(x), *told.shape[1:]) for told in (context, context_mask, label, picture, part)
+        )
         seen = picture.abs().sum((1, 2)) > 0
         tokens = torch.cat([context, (self.picture(picture) + self.places).to(context)], 1)
         mask = torch.cat([context_mask, seen[:, None].expand(-1, PICTURE[0])], 1)

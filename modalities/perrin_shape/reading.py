@@ -330,8 +330,10 @@ def _loose(part: Any) -> _Placed:
 
 
 def _near(points: NDArray[np.float64], normals: Floats | None, colours: NDArray[np.uint8] | None) -> _Placed:
-    """Moved to the origin: far from it, float32 would lose the shape."""
+    """Moved to the origin if it is far from it, where float32 would lose the shape; else as it is, to the last bit."""
     middle = np.where(np.isfinite(points), points, 0).mean(0)
+    if np.abs(middle).max() <= 16 * np.ptp(points, axis=0).max(initial=0):
+        middle = np.zeros(3)
     return _Placed(Cloud((points - middle).astype(np.float32), normals, colours), middle)
 
 
