@@ -1,4 +1,8 @@
-"""What the network is told: the caption's tokens, the note as a label, and a token for where the window begins."""
+"""What the network is told: the caption's tokens, its note and its name as labels, and where the window begins.
+
+The name is the caption's part before the first comma. Of one that the model has learnt, the network is told which;
+of any other it has the tokens alone.
+"""
 
 from __future__ import annotations
 
@@ -10,12 +14,18 @@ from torch import Tensor
 
 from perrin.nn.text import Text, text_encoder
 from perrin.nn.transformer import time_features
-from perrin_audio.notes import spoken
+from perrin_audio.notes import NO_NOTE, spoken
 
-__all__ = ["CONTEXT", "Told", "encode", "start_token"]
+__all__ = ["CLASSES", "CONTEXT", "NAMES", "Told", "encode", "labels", "name_in", "start_token"]
 
 CONTEXT = 384
 """Channels of a token."""
+
+NAMES = 256
+"""How many names a model can learn."""
+
+CLASSES = NO_NOTE + 1 + NAMES
+"""Labels: notes, no note, names; one more, this one, stands for no name."""
 
 SCALE = 10.0
 """Seconds are multiplied by this before their sines are taken."""
@@ -33,13 +43,24 @@ def start_token(seconds: Tensor) -> Tensor:
     return time_features(seconds, CONTEXT, SCALE)[:, None]
 
 
+def name_in(caption: str) -> str:
+    """What stands before the first comma, in lower case."""
+    return caption.partition(",")[0].strip().lower()
+
+
+def labels(notes: Sequence[int], captions: Sequence[str], names: Sequence[str]) -> Tensor:
+    """(B, 2) of captions without their notes: the note's label and the name's."""
+    rows = {name: NO_NOTE + 1 + row for row, name in enumerate(names)}
+    return torch.tensor([[note, rows.get(name_in(said), CLASSES)] for note, said in zip(notes, captions, strict=True)])
+
+
 class Told(NamedTuple):
     """A condition of B windows.
 
     Attributes:
         tokens: (B, L, 384).
         mask: (B, L) True where there is a token.
-        label: (B,) MIDI notes.
+        label: (B, 2) of `labels`.
     """
 
     tokens: Tensor
@@ -47,11 +68,18 @@ class Told(NamedTuple):
     label: Tensor
 
     @classmethod
-    def of(cls, captions: Sequence[str], device: str = "cpu") -> Told:
-        """Captions with their notes in them, as people write them; without a start yet."""
+    def of(cls, captions: Sequence[str], device: str = "cpu", names: Sequence[str] = ()) -> Told:
+        """Captions with their notes in them, as people write them; without a start yet.
+
+        Args:
+            captions: B of them.
+            device: of the tensors.
+            names: that the model has learnt.
+        """
         read = [spoken(caption) for caption in captions]
-        text = encode([caption.text for caption in read], device)
-        return cls(text.tokens, text.mask, torch.tensor([caption.note for caption in read], device=device))
+        texts = [caption.text for caption in read]
+        text = encode(texts, device)
+        return cls(text.tokens, text.mask, labels([caption.note for caption in read], texts, names).to(device))
 
     def starting(self, seconds: Tensor) -> Told:
         """The same with a last token that says at which second (B,) of the sound the window begins."""

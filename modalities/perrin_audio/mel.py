@@ -41,8 +41,8 @@ class Mel:
     rate: int = 16000
     window: int = 1024
     hop: int = 256
-    bands: int = 80
-    low: float = 20.0
+    bands: int = 112
+    low: float = 30.0
     high: float = 8000.0
     floor: float = 1e-3
     mean: Sequence[float] = field(default=(), repr=False)

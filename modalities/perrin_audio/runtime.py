@@ -105,7 +105,7 @@ class AudioRuntime:
         said = p.prompt or ""
         if p.note is not None:
             said = f"{read_caption(said).text}, {p.note}".lstrip(", ")
-        told = Told.of([said, p.negative], self.device)
+        told = Told.of([said, p.negative], self.device, self.card.data.get("names", ()))
         denoiser = self._denoiser
         if layout.single:
             told = told.starting(torch.tensor([p.start] * 2, device=self.device))

@@ -314,7 +314,7 @@ class VideoTransformer(nn.Module):
         h = image.embed(patches(h, image.patch))
         labels = None if label is None else label.expand(len(x)).repeat_interleave(frames)
         c, keys, mask = image.condition(times.flatten(), tokens, known, labels, h.dtype)
-        modulation = image.modulation(c).view(-1, 6, image.width)
+        modulations = image.modulations(c)
         angle = rotary(grid, image.width // image.heads, x.device)
         angles = (angle.cos().to(h.dtype), angle.sin().to(h.dtype))
         layers = [] if self.still else list(self.motion.layers)
@@ -322,7 +322,7 @@ class VideoTransformer(nn.Module):
         for number, block in enumerate(image.blocks):
             if more is not None:
                 h = checkpointed(image.recompute, layers[number], h, *more, frames)
-            h = checkpointed(image.recompute, block, h, modulation, keys, mask, angles, (1, grid))
+            h = checkpointed(image.recompute, block, h, modulations[number], keys, mask, angles, (1, grid))
         if more is not None:
             for layer in layers[len(image.blocks) :]:
                 h = layer(h, *more, frames)

@@ -12,6 +12,7 @@ References:
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,7 +27,7 @@ from perrin.nn import DiffusionTransformer
 from perrin.training.data.pack import Pack
 from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity
-from perrin_audio.conditions import CONTEXT, Told, encode
+from perrin_audio.conditions import CLASSES, CONTEXT, NAMES, Told, encode, labels, name_in
 from perrin_audio.data.fetch import ATTRIBUTIONS
 from perrin_audio.data.recipe import held_instruments, load_mels
 from perrin_audio.data.score import KINDS
@@ -39,7 +40,17 @@ __all__ = ["AudioTask"]
 SHARES = {"note": 0.6, "later": 0.12, "phrase": 0.16, "drum": 0.04, "effect": 0.01, "hit": 0.07}
 """How much of a batch is of each kind."""
 
-DEFAULT = {"prediction": "x0", "weight": "edm", "times": {"kind": "logit_normal"}}
+DEFAULT = {
+    "prediction": "x0",
+    "weight": "edm",
+    "weight_options": {"sigma_data": 1.0},
+    "times": {"kind": "logit_normal", "mean": 2.0, "deviation": 1.4},
+}
+"""Late times, because neighbouring numbers of a spectrogram say nearly the same: what it is of is in doubt only where
+nearly all is noise."""
+
+SHIFT = 5.0
+"""Of the sampler's times, for the same reason."""
 
 TESTS = (
     ("violin, note A4, loud", 0.0), ("grand piano, note C4, medium", 0.0), ("flute, note E5, soft", 0.0),
@@ -61,7 +72,7 @@ class Batch(NamedTuple):
 class AudioTask:
     """Options: ``network`` (of `perrin.nn.DiffusionTransformer`), ``objective`` (of
     `perrin.training.objective.Objective`), ``text_dropout`` and ``note_dropout``, ``all_dropout`` (both at once),
-    ``frames`` (that a window is cut to).
+    ``name_dropout`` (the text stays).
     """
 
     weights = "transformer"
@@ -76,7 +87,7 @@ class AudioTask:
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        return {"channels": Mel().bands, "dims": 1, "context": CONTEXT, "classes": NO_NOTE, **self.options["network"]}
+        return {"channels": Mel().bands, "dims": 1, "context": CONTEXT, "classes": CLASSES, **self.options["network"]}
 
     def prepare(self, progress: Progress) -> None:
         """Render and pack the spectrograms, measure them, encode their captions."""
@@ -95,6 +106,9 @@ class AudioTask:
         self._weights = shares[self.train] / shares[self.train].sum()
         captions = sorted({record.captions[0] for record in self.mels.records})
         self._row = {caption: row for row, caption in enumerate(captions)}
+        names = sorted({name_in(caption) for caption in captions})
+        self.names = names if len(names) <= NAMES else []
+        self._labels = labels([NO_NOTE] * len(captions), captions, self.names)
         progress(0, 1, "encoding captions")
         parts = [encode(captions[i : i + 256]) for i in range(0, len(captions), 256)]
         longest = max(part.tokens.shape[1] for part in parts)
@@ -107,8 +121,9 @@ class AudioTask:
         return self._batch_of(generator.choice(self.train, size, p=self._weights), generator)
 
     def _batch_of(self, chosen: np.ndarray[Any, Any], generator: np.random.Generator) -> Batch:
-        rates = {"text": self.options.get("text_dropout", 0.03), "note": self.options.get("note_dropout", 0.03)}
-        without = drop(len(chosen), {**rates, "all": self.options.get("all_dropout", 0.1)}, generator)
+        rates = {"text": 0.03, "note": 0.03, "name": 0.1, "all": 0.1}
+        rates = {what: self.options.get(f"{what}_dropout", rate) for what, rate in rates.items()}
+        without = drop(len(chosen), rates, generator)
         arrays = self.mels.arrays
         mels = torch.from_numpy(arrays["mel"][chosen].astype(np.float32))
         notes = torch.from_numpy(arrays["note"][chosen].astype(np.int64))
@@ -119,7 +134,10 @@ class AudioTask:
         width = self._null.tokens.shape[1]
         tokens[blank], mask[blank] = 0.0, False
         tokens[blank, :width], mask[blank, :width] = self._null.tokens[0], self._null.mask[0]
-        told = Told(tokens, mask, notes).starting(torch.from_numpy(np.array(arrays["start"][chosen])))
+        label = self._labels[rows]
+        label[:, 0] = notes
+        label[blank | torch.from_numpy(without["name"]), 1] = CLASSES
+        told = Told(tokens, mask, label).starting(torch.from_numpy(np.array(arrays["start"][chosen])))
         return Batch(self.mel.standard(mels), told.tokens, told.mask, told.label)
 
     def loss(self, network: nn.Module, batch: Batch, generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
@@ -138,10 +156,12 @@ class AudioTask:
         if self._data:  # sounds of other kinds
             captions = list(self._row)
             tests = tuple((captions[i], 0.0) for i in np.linspace(0, len(captions) - 1, len(TESTS)).astype(int))
-        told = Told.of([text for text, _ in tests]).starting(torch.tensor([start for _, start in tests]))
+        told = Told.of([text for text, _ in tests], names=self.names).starting(
+            torch.tensor([start for _, start in tests])
+        )
         null = Told.of([""]).starting(torch.zeros(1))
         guided = d.guidance.classifier_free(denoiser, 2.0, null.condition)
-        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=1.0))
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=SHIFT))
         shape = batch.mels.shape[1:]
         made = d.sample(guided, plan, shape=tuple(shape), seeds=[7] * len(tests), condition=told.condition)
         logs_sheet(self.mel.logs(made), columns=4, scale=2).save(path)
@@ -155,13 +175,13 @@ class AudioTask:
         return {
             "architecture": {"transformer": {"kind": "transformer", **self._arguments}},
             "process": self.objective.process,
-            "grid": {"shift": 1.0},
+            "grid": {"shift": SHIFT},
             "prediction": self.objective.prediction,
             "conditioners": {"prompt": "minilm", "note": "midi"},
             "data": {
                 "sounds": {kind: int((kinds == number).sum()) for number, kind in enumerate(KINDS)},
-                "mel": {"rate": 16000, "window": 1024, "hop": 256, "bands": 80, "low": 20.0, "high": 8000.0,
-                        "floor": 1e-3, "mean": self.mel.mean, "deviation": self.mel.deviation},
+                "mel": asdict(self.mel),
+                "names": self.names,
                 "frames": int(self.mels.arrays["mel"].shape[-1]),
                 "held": held_instruments(self.mels),
             },

@@ -49,13 +49,11 @@ class JudgeTask:
         self.train, self.held_out = notes[~apart], notes[apart]
 
     def batch(self, size: int, generator: np.random.Generator) -> Batch:
-        """Notes, by chance louder or softer, and a little noisy."""
+        """Notes, a little noisy."""
         chosen = generator.choice(self.train, size)
         logs = self._logs(chosen)
-        logs = logs + torch.from_numpy(generator.uniform(-1.5, 1.5, (size, 1, 1)).astype(np.float32))
         noise = torch.from_numpy(generator.standard_normal(logs.shape).astype(np.float32))
-        logs = torch.maximum(logs + 0.15 * noise, torch.full((), -6.9078))
-        return Batch(logs, self._program(chosen))
+        return Batch(logs + 0.25 * noise, self._program(chosen))
 
     def _logs(self, chosen: Any) -> Tensor:
         return torch.from_numpy(self.mels.arrays["mel"][chosen].astype(np.float32))

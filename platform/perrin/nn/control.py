@@ -112,11 +112,10 @@ class SideNetwork(nn.Module):
         grid = tuple(side // base.patch for side in x.shape[2:])
         told = context if hasattr(base, "context") else None
         c, keys, mask = base.condition(t, told, context_mask, label, x.dtype)
-        modulation = base.modulation(c).view(-1, 6, base.width)
         angle = rotary(grid, base.width // base.heads, x.device)
         angles = (angle.cos().to(x.dtype), angle.sin().to(x.dtype))
         h, seen = base.embed(patches(x, base.patch)), []
-        for block in base.blocks:
+        for block, modulation in zip(base.blocks, base.modulations(c), strict=True):
             h = block(h, modulation, keys, mask, angles, (1, grid))
             seen.append(h)
         return [zero(seen[min(number, len(seen) - 1)]) for number, zero in enumerate(self.zeros)]

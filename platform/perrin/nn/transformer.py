@@ -1,7 +1,7 @@
 """Diffusion transformer: self-attention over patches, cross-attention to a context, adaLN-zero from the time.
 
 Positions are rotary along every axis of the grid, so that one set of weights serves any grid size. The modulation of
-all blocks comes from one shared layer plus a learned table per block.
+all blocks comes from one shared layer plus a learned table per block; or, where that says too little, each has its own.
 
 References:
     Peebles and Xie, Scalable Diffusion Models with Transformers (2023); Chen et al., PixArt-alpha (2023), section 2.3;
@@ -124,7 +124,7 @@ class DiffusionTransformer(nn.Module):
         hidden: inner width of the gated feed-forward layer.
         patch: side of a patch.
         context: channels of a context token; 0: there is no context.
-        classes: labels that a condition may name; label ``classes`` stands for none.
+        classes: labels that a condition may name; label ``classes`` stands for none. A condition may name several.
         time_scale: times are multiplied by this before their sines are taken; 1000 for times in [0, 1].
         dims: axes of the grid.
         out_channels: of the result; by default as many as come in.
@@ -133,6 +133,7 @@ class DiffusionTransformer(nn.Module):
         temporal: attention along frames in every block.
         causal: a frame sees itself and earlier ones.
         dropout: probability, of what each part of a block adds.
+        own_modulation: every block is told the condition by a layer of its own.
 
     Attributes:
         recompute: forget what blocks compute inside, and compute it again for the gradient.
@@ -156,6 +157,7 @@ class DiffusionTransformer(nn.Module):
         temporal: bool = False,
         causal: bool = False,
         dropout: float = 0.0,
+        own_modulation: bool = False,
     ) -> None:
         super().__init__()
         self.channels, self.width, self.heads, self.patch, self.time_scale = channels, width, heads, patch, time_scale
@@ -166,7 +168,7 @@ class DiffusionTransformer(nn.Module):
             self.context = nn.Sequential(nn.LayerNorm(context), nn.Linear(context, width))
             self.pooled = nn.Linear(context, width)
         self.label = nn.Embedding(classes + 1, width) if classes else None
-        self.modulation = nn.Linear(width, 6 * width)
+        self.modulation = nn.Linear(width, (depth if own_modulation else 1) * 6 * width)
         made = [_Block(width, heads, hidden, context > 0, temporal, causal, dropout) for _ in range(depth)]
         for turn, block in enumerate(made):
             block.turn, block.pattern, block.side = turn, pattern, window
@@ -193,7 +195,7 @@ class DiffusionTransformer(nn.Module):
             t: (B,) times.
             context: (B, L, context) tokens to attend to.
             context_mask: (B, L) True where a token counts.
-            label: (B,) integers, where the network has classes.
+            label: (B,) integers, where the network has classes; or (B, K), of which the embeddings add up.
             residuals: added to what the first blocks give, see `perrin.nn.control`.
 
         Returns:
@@ -204,15 +206,16 @@ class DiffusionTransformer(nn.Module):
         grid = tuple(side // self.patch for side in h.shape[2:])
         h = self.embed(patches(h, self.patch))
         c, keys, mask = self.condition(t, context, context_mask, label, h.dtype)
-        modulation = self.modulation(c).view(-1, 6, self.width)
+        modulations = self.modulations(c)
         last = self.last_modulation(c).unsqueeze(1)
         if frames:
-            modulation, last = (part.repeat_interleave(frames, 0) for part in (modulation, last))
+            modulations = [part.repeat_interleave(frames, 0) for part in modulations]
+            last = last.repeat_interleave(frames, 0)
             keys, mask = (None if part is None else part.repeat_interleave(frames, 0) for part in (keys, mask))
         angle = rotary(grid, self.width // self.heads, x.device)
         angles = (angle.cos().to(h.dtype), angle.sin().to(h.dtype))
         for number, block in enumerate(self.blocks):
-            h = checkpointed(self.recompute, block, h, modulation, keys, mask, angles, (frames or 1, grid))
+            h = checkpointed(self.recompute, block, h, modulations[number], keys, mask, angles, (frames or 1, grid))
             if number < len(residuals):
                 h = h + residuals[number]
         shift, scale = last.chunk(2, dim=-1)
@@ -230,8 +233,14 @@ class DiffusionTransformer(nn.Module):
             keys = self.context(context)
             mask = None if context_mask is None else context_mask[:, None, None]
         if self.label is not None and label is not None:
-            c = c + self.label(label)
+            told = self.label(label)
+            c = c + (told.sum(1) if label.ndim > 1 else told)
         return F.silu(c), keys, mask
+
+    def modulations(self, c: Tensor) -> list[Tensor]:
+        """For every block, how the condition (B, width) shifts, scales and gates it: (B, 6, width)."""
+        told = self.modulation(c).unflatten(1, (-1, 6, self.width)).unbind(1)
+        return list(told) * (len(self.blocks) // len(told))
 
 
 def patches(x: Tensor, side: int) -> Tensor:

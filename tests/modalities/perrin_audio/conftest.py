@@ -10,14 +10,15 @@ from safetensors.torch import save_file
 
 from perrin.models.card import ModelCard, write_card
 from perrin.nn import DiffusionTransformer
+from perrin_audio.conditions import CLASSES
 from perrin_audio.runtime import AudioRuntime
 from perrin_audio.vocoder import Vocoder
 
 NETWORK = {
-    "channels": 80,
+    "channels": 112,
     "dims": 1,
     "context": 384,
-    "classes": 128,
+    "classes": CLASSES,
     "width": 48,
     "depth": 1,
     "heads": 3,
@@ -38,7 +39,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in network.parameters():
             parameter.data += 0.05 * torch.randn_like(parameter)
         save_file({k: v.contiguous() for k, v in network.state_dict().items()}, folder / f"{name}.safetensors")
-    mel = {"mean": [-4.0] * 80, "deviation": [2.5] * 80}
+    mel = {"mean": [-4.0] * 112, "deviation": [2.5] * 112}
     card = ModelCard(
         name="small",
         modality="audio",
@@ -50,7 +51,7 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
         grid={"shift": 1.0},
         conditioners={"prompt": "minilm", "note": "midi"},
         defaults={"steps": 4, "sampler": "dpmpp_2m", "guidance": 2.0},
-        data={"mel": mel, "frames": 128, "held": ["violin"]},
+        data={"mel": mel, "frames": 128, "held": ["violin"], "names": ["violin", "flute"]},
     )
     write_card(card, folder)
     return folder.parent

@@ -187,7 +187,7 @@ def test_a_folder_of_sounds_with_captions_is_read(tmp_path: Path) -> None:
     found = recipe.load_mels(tmp_path / "cache", lambda *_: None, {"folder": str(tmp_path)})
     assert [record.captions for record in found.records] == [("sine, soft",), ("",)]
     assert found.arrays["note"].tolist() == [number_of("A4"), 128]
-    assert found.arrays["mel"].shape == (2, 80, 128)
+    assert found.arrays["mel"].shape == (2, 112, 128)
     assert found.report["dropped"] == {"silence": 1}
 
 

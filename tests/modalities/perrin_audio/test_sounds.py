@@ -20,7 +20,8 @@ from perrin_audio.mel import Mel
 from perrin_audio.metrics.distances import log_spectral_distance
 from perrin_audio.notes import NO_NOTE, cents, frequency, name_of, number_of, read_caption, spoken
 from perrin_audio.reading import read_sound
-from perrin_audio.vocoder import Vocoder
+from perrin_audio.training.vocoder import said_loss, said_of
+from perrin_audio.vocoder import Said, Transform, Vocoder
 from perrin_audio.windows import Windows, layout_of
 from perrin_audio.writing import PEAK, SUBTYPES, levelled, loudness_of, write
 
@@ -86,19 +87,55 @@ def test_a_note_of_which_no_length_is_said_is_held() -> None:
 def test_a_frame_is_a_hop_and_the_loudest_band_is_that_of_the_tone() -> None:
     mel = Mel()
     logs = mel.log(torch.from_numpy(np.stack([tone(2.048, 440), tone(2.048, 1760)])))
-    assert logs.shape == (2, 80, 128)
+    assert logs.shape == (2, 112, 128)
     bands = mel._bank.argmax(1)
     for row, hertz in enumerate((440, 1760)):
         assert abs(int(logs[row, :, 64].argmax()) - int(bands[round(hertz / RATE * 1024)])) <= 1
 
 
-def test_the_transform_of_the_vocoder_is_that_of_the_spectrogram() -> None:
-    """Magnitudes and phases of a real sound give it back."""
-    x = torch.from_numpy(tone(1.024) + 0.1 * np.random.default_rng(0).standard_normal(16384).astype(np.float32))[None]
-    side = (1024 - 256) // 2
-    padded = torch.nn.functional.pad(x[:, None], (side, side), mode="reflect")[:, 0]
-    spectrum = torch.stft(padded, 1024, 256, window=torch.hann_window(1024), center=False, return_complex=True)
-    assert (Vocoder(width=8, hidden=8, depth=1)._sound(spectrum) - x).abs().max() < 1e-5
+def chirps() -> torch.Tensor:
+    """(2, 16384): a steady tone of an odd pitch with its octave, and one that glides and is struck twice."""
+    at = np.arange(16384) / RATE
+    steady = 0.4 * np.sin(2 * np.pi * 333.3 * at) + 0.2 * np.sin(2 * np.pi * 666.6 * at + 1.0)
+    glides = 0.5 * np.sin(2 * np.pi * (300 * at + 200 * at**2)) * np.exp(-4 * (at % 0.5))
+    return torch.from_numpy(np.stack([steady, glides]).astype(np.float32))
+
+
+def test_the_transform_of_the_vocoder_is_that_of_the_spectrogram_and_has_an_inverse() -> None:
+    x, transform = chirps(), Transform(1024, 256)
+    assert torch.allclose(transform(x).abs(), Mel().magnitudes(x), atol=1e-3)
+    assert (transform.inverse(transform(x)) - x).abs().max() < 1e-5
+
+
+def heard_hertz(sound: torch.Tensor) -> float:
+    middle = sound[2000:14000] * torch.hann_window(12000)
+    return int(torch.fft.rfft(middle, 160_000).abs().argmax()) / 10
+
+
+def test_phases_are_the_sum_of_their_steps() -> None:
+    """From magnitudes and the steps of real sounds, the sounds; without steps a steady tone is out of tune."""
+    x, vocoder = chirps(), Vocoder(width=8, hidden=8, depth=1, phased=512)
+    spectrum = vocoder.transform(x)
+    real = said_of(spectrum, vocoder.transform, 512)
+    phases = vocoder.phases(spectrum.abs(), real.forward, real.across)
+    assert torch.allclose(phases.abs(), torch.ones(()), atol=1e-3)
+    made = vocoder.transform.inverse(spectrum.abs() * phases)
+    assert log_spectral_distance(made, x) < 3.0
+    assert abs(heard_hertz(made[0]) - 333.3) < 0.5
+    still = vocoder.phases(spectrum.abs(), torch.zeros_like(real.forward), torch.zeros_like(real.across))
+    assert abs(heard_hertz(vocoder.transform.inverse(spectrum.abs() * still)[0]) - 333.3) > 3.0
+
+
+def test_the_vocoders_loss_is_least_where_it_says_what_is() -> None:
+    transform = Transform(1024, 256)
+    real = said_of(transform(chirps()), transform, 256)
+    assert real.forward.shape == real.across.shape == (2, 256, 64)
+    assert all(float(value) < 1e-5 for value in said_loss(real, real).values())
+    turned = real._replace(forward=real.forward + 2 * torch.pi, across=real.across - 4 * torch.pi)
+    assert all(float(value) < 1e-4 for value in said_loss(turned, real).values()), "an angle is one"
+    off = said_loss(Said(real.logs + 0.3, real.forward + 0.5, real.across + 0.5), real)
+    assert abs(float(off["forward"]) - (1 - np.cos(0.5))) < 1e-3
+    assert off["size"] > 0.05
 
 
 def test_griffin_lim_makes_the_tone_again() -> None:
