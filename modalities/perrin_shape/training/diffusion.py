@@ -38,7 +38,17 @@ from perrin_shape.training.data import Clouds, Shapes, cut, mirrored
 
 __all__ = ["ShapeTask"]
 
-DEFAULT = {"prediction": "x0", "weight": "uniform", "times": {"kind": "logit_normal", "mean": 0.3, "deviation": 1.2}}
+DEFAULT = {
+    "prediction": "x0",
+    "weight": "edm",
+    "weight_options": {"sigma_data": 1.0},
+    "times": {"kind": "logit_normal", "mean": 2.0, "deviation": 1.3},
+}
+"""Late times: what a shape is of is in doubt only where nearly all is noise."""
+
+SHIFT = 6.0
+"""Of the sampler's times, for the same reason."""
+
 VIEWS = 2
 """Pictures that are made of a shape, and so many of its mirror image."""
 POINTS = 2048
@@ -186,7 +196,7 @@ class ShapeTask:
         denoiser = d.Denoiser(network, process, self.objective.prediction)
         told, null = Told.of(TESTS, self.codec.channels), Told.of([""], self.codec.channels)
         guided = d.guidance.classifier_free(denoiser, 2.5, null.condition)
-        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 25, shift=1.0))
+        plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 25, shift=SHIFT))
         shape = (self.codec.channels, 8, 8, 8)
         made = d.sample(guided, plan, shape=shape, seeds=[7] * len(TESTS), condition=told.condition)
         clouds = [drawn(one, 4096) for one in surfels_from(self.codec, made) if len(one.index)]
@@ -204,7 +214,7 @@ class ShapeTask:
                 "transformer": {"kind": "transformer", **self._arguments},
             },
             "process": self.objective.process,
-            "grid": {"shift": 1.0},
+            "grid": {"shift": SHIFT},
             "prediction": self.objective.prediction,
             "conditioners": {
                 "prompt": "minilm",
