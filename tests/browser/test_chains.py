@@ -1,0 +1,122 @@
+"""Chains in a real browser: a person builds one on the Create page, submits it at once, and sees what came of each step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from selenium.webdriver.common.by import By
+
+import perrin
+
+pytestmark = [pytest.mark.browser, pytest.mark.slow, pytest.mark.timeout(900)]
+
+CHOICES = '[role="menuitem"], [role="option"], [data-testid="stMenuButtonOption"]'
+
+PLAYS = (
+    "const v = document.querySelector('[class*=\"st-key-tile\"] video');"
+    "return v && v.readyState >= 2 && v.videoWidth > 0 ? [v.videoWidth, v.duration] : null"
+)
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture(scope="module")
+def page(
+    visit: Callable[[str], Any], perrin_up: Callable[..., AbstractContextManager[str]], home: Path
+) -> Iterator[Any]:
+    with perrin_up(home) as address:
+        yield visit(address)
+
+
+def client(home: Path) -> perrin.Client:
+    run = json.loads((home / "run.json").read_text())
+    return perrin.Client(run["url"], run["api_key"])
+
+
+def write(page: Any, prompt: str) -> None:
+    area = page.until("the prompt", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea"))
+    area.send_keys(prompt)
+    area.send_keys("\t")
+    page.until("what was written", lambda: area.get_property("value") == prompt or None)
+
+
+def choose(page: Any, menu: str, choice: str) -> None:
+    page.press(menu)
+
+    def look() -> bool | None:
+        found = [e for e in page.driver.find_elements(By.CSS_SELECTOR, CHOICES) if e.text.strip() == choice]
+        return found[0].click() or True if found else None
+
+    page.until(f"{choice!r} in the menu {menu!r}", look)
+
+
+def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Path) -> None:
+    page.open("")
+    page.see("What would you like to make?")
+    write(page, "a red apple")
+    choose(page, "Then…", "Video")
+    page.see("1 · a red apple")
+    page.see("From step 1: a red apple")
+    write(page, "a red apple bouncing")
+    page.keep("chain-create")
+    page.press("Generate chain")
+    page.see("Cancel all")
+    page.keep("chain-running")
+    page.see("2 done", seconds=600)
+    assert min(page.picture("tile")) >= 64
+    width, seconds = page.until("a clip that plays", lambda: page.driver.execute_script(PLAYS))
+    assert width == 256
+    assert seconds == pytest.approx(2, abs=0.1)
+    page.keep("chain-group")
+    group = client(home).groups(limit=1)[0].refresh()
+    first, second = group.jobs
+    assert [(edge.job, edge.parameter) for edge in second.parents] == [(first.id, "image")]
+    assert second.parameters["image"] == first.artifacts[0].id
+
+
+def test_a_result_is_used_in_another_modality(page: Any, home: Path) -> None:
+    picture = next(job for job in client(home).jobs(modality="image"))
+    page.open(f"jobs?job={picture.id}")
+    choose(page, "Use in…", "Video")
+    page.see("First frame")
+    fields = "input[aria-label='First frame']"
+    page.until(
+        "the id in its place",
+        lambda: [
+            e for e in page.driver.find_elements(By.CSS_SELECTOR, fields)
+            if e.get_property("value") == picture.artifacts[0].id
+        ],
+    )  # fmt: skip
+    page.keep("chain-use-in")
+
+
+def test_a_chain_that_ships_is_taken_and_altered(page: Any, home: Path) -> None:
+    page.open("")
+    page.until(
+        "the chains",
+        lambda: (
+            next(e for e in page.driver.find_elements(By.TAG_NAME, "summary") if "Chains" in e.text).click() or True
+        ),
+    )
+    page.see("molecule → depiction → spinning clip")
+    page.keep("chain-ready")
+    page.until(
+        "the chain to be taken",
+        lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-chain-molecule button").click() or True,
+    )
+    page.see("From step 1: molecule")
+    page.keep("chain-taken")
+    page.press("Generate chain")
+    page.see("2 done", seconds=600)
+    page.until("a clip that plays", lambda: page.driver.execute_script(PLAYS))
+    page.keep("chain-molecule")
+    depiction, clip = client(home).groups(limit=1)[0].refresh().jobs
+    assert (depiction.modality, depiction.format, clip.modality) == ("molecule", "png", "video")
