@@ -157,8 +157,9 @@ def draw_ready() -> None:
     found = chains([info.name for info in modalities()])
     if not found:
         return
-    with st.expander("Chains", icon=":material/account_tree:"):
-        for name, chain in found.items():
+    st.html('<div class="perrin-quiet">Or take a chain, in which one thing becomes another:</div>')
+    for name, chain in found.items():
+        with st.container(border=True, key=f"row-{name}"):
             what, button = st.columns([5, 1], vertical_alignment="center")
             what.html(
                 f'<div class="perrin-prompt">{escape(chain.label)}</div>'

@@ -37,12 +37,12 @@ def page() -> None:
         info = _choose(known)
         values = draw_form(info, models(), chain.sources())
         _buttons(info, values)
-        if not chain.steps():
-            chain.draw_ready()
     with right:
         job_id = current_job()
         if job_id is None or job_panel(job_id) is None:
             empty("Your result appears here", "Write a prompt or pick an example, then press Generate.", tall=True)
+            if not chain.steps():
+                chain.draw_ready()
 
 
 def _take_up(job_id: str) -> None:
@@ -56,8 +56,9 @@ def _choose(known: Sequence[ModalityInfo]) -> ModalityInfo:
     by_name = {info.name: info for info in known}
     if len(known) == 1:
         return known[0]
-    if st.session_state.get("modality") not in by_name:
-        last = st.session_state.get("_modality")  # what was chosen before another page was opened
+    wanted = st.session_state.pop("_wanted", None)
+    if wanted is not None or st.session_state.get("modality") not in by_name:
+        last = wanted or st.session_state.get("_modality")  # what was chosen before another page was opened
         st.session_state["modality"] = last if last in by_name else known[0].name
     chosen = st.segmented_control(
         "What to make",

@@ -50,7 +50,7 @@ class Source:
 
 def fill(modality: str, parameters: Mapping[str, Any], *, seed: bool = True) -> None:
     """Put parameters into the form; it shows them when it is drawn next. Without ``seed``, a new one will be drawn."""
-    st.session_state["modality"] = modality
+    st.session_state["_wanted"] = modality
     st.session_state["_fill"] = {k: v for k, v in parameters.items() if seed or k != "seed"}
 
 
@@ -265,7 +265,8 @@ def _files(field: Field, common: Mapping[str, Any]) -> Any:
         common["label"],
         accept_multiple_files=several,
         key=f"{common['key']}/file/{st.session_state.get(_TURN, 0)}",
-        help=common["help"],
+        help=None if fit else common["help"],
+        label_visibility="collapsed" if fit else "visible",
     )
     text = st.text_input(
         **{**common, "help": None},

@@ -16,7 +16,7 @@ from perrin_dashboard.jobs import job_rows
 from perrin_dashboard.navigation import current_group, show_group_here
 from perrin_dashboard.panel import empty
 from perrin_dashboard.views import show_artifact
-from perrin_dashboard.words import ago, prompt_of, took, tally
+from perrin_dashboard.words import ago, prompt_of, tally, took
 
 __all__ = ["page"]
 
@@ -48,7 +48,10 @@ def _list() -> None:
         st.info("The connection was lost. Trying again.", icon=":material/cloud_off:")
         return
     if not found:
-        empty("No groups yet", "Jobs that belong together: a chain of the Create page, `perrin group submit FILE`, or the SDK.")
+        empty(
+            "No groups yet",
+            "Jobs that belong together: a chain of the Create page, `perrin group submit FILE`, or the SDK.",
+        )
         return
     for group in found[:shown]:
         _row(group.record)
