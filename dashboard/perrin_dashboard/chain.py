@@ -45,8 +45,10 @@ class Step:
 
     @property
     def title(self) -> str:
-        """What a person calls it."""
-        said = str(self.values.get("prompt") or self.modality)
+        """What a person calls it: its prompt, else what was said of it."""
+        plain = {name: value for name, value in self.values.items() if isinstance(value, str | int | float)}
+        told = ", ".join(f"{name} {value}" for name, value in plain.items() if name not in ("seed", "count"))
+        said = str(self.values.get("prompt") or told or self.modality)
         return said if len(said) <= TITLE else said[: TITLE - 1] + "…"
 
 

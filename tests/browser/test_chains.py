@@ -104,7 +104,7 @@ def test_a_chain_that_ships_is_taken_and_altered(page: Any, home: Path) -> None:
         "the chain to be taken",
         lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-chain-molecule button").click() or True,
     )
-    holds(page, "From step 1: molecule")
+    holds(page, "From step 1: formula C7H10O2")
     page.keep("chain-taken")
     page.press("Generate chain")
     page.see("2 done", seconds=600)
