@@ -10,6 +10,7 @@ import streamlit as st
 
 from perrin.errors import PerrinError
 from perrin.wire import ArtifactRecord
+from perrin_dashboard import shapes
 from perrin_dashboard.connection import artifact_bytes
 from perrin_dashboard.molecules import figure, read_sdf
 from perrin_dashboard.sounds import spectrogram
@@ -77,6 +78,19 @@ def _molecule(record: ArtifactRecord, data: bytes, caption: str) -> None:
     st.caption(" · ".join(f"{name} {value}" for name, value in said.items()) or solid.name)
 
 
+def _shape(record: ArtifactRecord, data: bytes, caption: str) -> None:
+    if record.media_type.startswith("image/"):
+        _image(record, data, caption)  # a GIF turns by itself
+        return
+    found = shapes.read_shape(data, record.media_type)
+    if found is None:
+        _file(record, data, caption)
+        return
+    drawn = shapes.figure(found)
+    st.plotly_chart(drawn, width="stretch", config={"displayModeBar": False}, key=f"shape-{record.id}")
+    st.caption(f"{found.said} · drag to turn")
+
+
 def _audio(record: ArtifactRecord, data: bytes, caption: str) -> None:
     if record.media_type.startswith("image/"):
         _image(record, data, caption)
@@ -99,7 +113,9 @@ VIEWS: Mapping[str, Callable[[ArtifactRecord, bytes, str], None]] = {
     "audio": _audio,
     "image": _image,
     "video": _video,
+    "mesh": _shape,
     "molecule": _molecule,
+    "points": _shape,
     "table": _table,
     "file": _file,
 }

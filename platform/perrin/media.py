@@ -52,6 +52,8 @@ def sniff(data: bytes) -> str:
     for mark, media_type in _TYPES:
         if mark.match(data[:256]):
             return media_type
+    if len(data) >= 84 and len(data) == 84 + 50 * int.from_bytes(data[80:84], "little"):
+        return "model/stl"  # the binary kind has no mark, only this arithmetic
     if _CONTROL.search(data):
         return UNKNOWN
     try:

@@ -14,6 +14,7 @@ PACKAGES = [
     "perrin_molecule",
     "perrin_video",
     "perrin_audio",
+    "perrin_shape",
     "perrin_orchestration",
     "perrin_dashboard",
 ]

@@ -65,6 +65,7 @@ def test_every_public_name_exists() -> None:
         "perrin_molecule",
         "perrin_video",
         "perrin_audio",
+        "perrin_shape",
         "perrin_orchestration",
         "perrin_dashboard",
     ):

@@ -43,6 +43,11 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
         "perrin_video/weights/emoji-motion/motion.safetensors",
         "perrin_video/recipes/motion.yaml",
         "perrin_video/recipes/held-out-40.yaml",
+        "perrin_shape/weights/bricks-and-furniture/card.yaml",
+        "perrin_shape/weights/bricks-and-furniture/codec.safetensors",
+        "perrin_shape/weights/bricks-and-furniture/transformer.safetensors",
+        "perrin_shape/recipes/bricks-and-furniture.yaml",
+        "perrin_shape/recipes/held-out.yaml",
     ):
         assert wanted in names, wanted
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -17,6 +17,7 @@ import typer
 from perrin.clip_notes import read_gif, read_mp4, read_webm, read_zip
 from perrin.errors import InvalidInput, NotFound
 from perrin.media import sniff
+from perrin.shape_notes import read_glb, read_ply, read_stl, read_text
 from perrin.tags import read_flac, read_ogg, read_wav
 from perrin.xmp import read_jpeg, read_webp
 
@@ -115,5 +116,9 @@ READERS: dict[str, tuple[str, Callable[[bytes], str | None]]] = {
     "video/mp4": ("MP4", read_mp4),
     "video/webm": ("WebM", read_webm),
     "application/zip": ("ZIP of frames", read_zip),
+    "model/ply": ("PLY", read_ply),
+    "model/gltf-binary": ("GLB", read_glb),
+    "model/stl": ("STL", read_stl),
+    "text/plain": ("OBJ", read_text),
 }
 """Media type -> (name of the kind, reader of the JSON text)."""

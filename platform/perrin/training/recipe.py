@@ -115,7 +115,7 @@ def _locate(recipe: str) -> Path:
         raise NotFound(f"the package {face.package} of modality {name} has no folder of recipes")
     folder = Path(next(iter(spec.submodule_search_locations))) / "recipes"
     found = folder / f"{rest}.yaml"
-    if not rest.isidentifier() or not found.is_file():
+    if not rest.replace("-", "_").isidentifier() or not found.is_file():
         known = ", ".join(sorted(f"{name}/{p.stem}" for p in folder.glob("*.yaml") if not p.stem.startswith("prompts")))
         raise InvalidInput("recipe", recipe, f"one of {known}, or the path of a YAML file")
     return found

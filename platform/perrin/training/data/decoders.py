@@ -157,7 +157,7 @@ def shape(points: int) -> Callable[[bytes, Item], Decoded]:
         try:
             import trimesh
         except ImportError:
-            raise NotInstalled("reading shapes", "train") from None
+            raise NotInstalled("reading shapes", "run") from None
         kind = PurePosixPath(item.name).suffix.lower().lstrip(".")
         try:
             made: Any = trimesh.load(io.BytesIO(data), file_type=kind, force=None)

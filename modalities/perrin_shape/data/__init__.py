@@ -1,0 +1,1 @@
+"""From parts and furniture to packs of oriented points."""

@@ -1,0 +1,1 @@
+"""Trains the shape models: tasks for `perrin train`."""
