@@ -66,7 +66,8 @@ def spheres(
         lit = (np.stack([right, up, height], -1) @ LIGHT / radius).clip(0)[..., None]
         shade = (colour * (0.35 + 0.65 * lit) + 60 * lit**20).clip(0, 255)
         canvas[rows, columns][seen], depth[rows, columns][seen] = shade[seen], (z + height)[seen]
-    return canvas.reshape(side, FINER, side, FINER, 3).mean((1, 3)).round().astype(np.uint8)
+    fine = canvas.reshape(side, FINER, side, FINER, 3)
+    return np.asarray(fine.mean((1, 3)).round(), np.uint8)
 
 
 def turning(molecule: Any, metadata: Mapping[str, Any]) -> bytes:
