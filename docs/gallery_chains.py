@@ -77,7 +77,9 @@ def main(folder: Path) -> None:
             draw.text((x, y + SIDE + 3), f"{job['modality']}: {job['name']}", fill="#222", font=font)
             draw.text((x, y + SIDE + 16), str(said)[:26], fill="#777", font=font)
             if column:
-                draw.text((x - GAP - 11, y + SIDE // 2 - 8), "→", fill="#777", font=ImageFont.load_default(18))
+                left, right, middle = x - 2 * GAP - 9, x - 5, y + SIDE // 2
+                draw.line((left, middle, right, middle), fill="#777", width=1)
+                draw.line((right - 4, middle - 4, right, middle, right - 4, middle + 4), fill="#777", width=1)
     save(made, HERE / "pictures" / "chains.webp")
 
 

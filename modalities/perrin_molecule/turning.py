@@ -86,8 +86,10 @@ def turning(molecule: Any, metadata: Mapping[str, Any]) -> bytes:
         turn = np.array([[np.cos(angle), 0, np.sin(angle)], [0, 1, 0], [-np.sin(angle), 0, np.cos(angle)]])
         pictures.append(spheres(places @ turn.T, symbols, around + 2))
     palette = Image.fromarray(np.concatenate(pictures, 1)).quantize(255, Image.Quantize.MEDIANCUT)
-    palette.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])  # white stays white
+    palette.putpalette([*(palette.getpalette() or [])[: 3 * 255], 255, 255, 255])
     frames = [Image.fromarray(one).quantize(256, palette=palette, dither=Image.Dither.NONE) for one in pictures]
+    for frame, one in zip(frames, pictures, strict=True):
+        frame.paste(255, mask=Image.fromarray((one == 255).all(-1)))  # white stays white
     stream = io.BytesIO()
     frames[0].save(
         stream, "GIF", save_all=True, append_images=frames[1:], duration=EACH, loop=0, disposal=1, optimize=False
