@@ -66,6 +66,7 @@ def choose(page: Any, menu: str, choice: str) -> None:
 def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Path) -> None:
     page.open("")
     page.see("What would you like to make?")
+    page.press("Image")
     write(page, "a red apple")
     choose(page, "Then…", "Video")
     page.see("1 · a red apple")
@@ -111,4 +112,4 @@ def test_a_chain_that_ships_is_taken_and_altered(page: Any, home: Path) -> None:
     page.until("a clip that plays", lambda: page.driver.execute_script(PLAYS))
     page.keep("chain-molecule")
     depiction, clip = client(home).groups(limit=1)[0].refresh().jobs
-    assert (depiction.modality, depiction.format, clip.modality) == ("molecule", "png", "video")
+    assert (depiction.modality, depiction.format, clip.modality) == ("molecule", "gif", "video")
