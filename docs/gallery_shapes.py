@@ -14,7 +14,7 @@ import perrin
 from perrin_shape.pictures import preview
 
 PICTURES = Path(__file__).parent / "pictures"
-CELL, SEEDS = 200, (7, 8)
+CELL, SEEDS = 200, (7,)
 CAPTIONS = (
     "a chair", "an armchair", "a table", "a lamp", "a sofa", "a bed", "a plant", "a bottle",
     "brick 2 x 4", "plate 2 x 4", "slope brick 45 2 x 2", "a wheel", "technic gear 24 tooth", "technic beam 5",
@@ -28,10 +28,10 @@ def main() -> None:
     generate = perrin.load("shape", device="cpu")
     columns = 8
     rows = len(CAPTIONS) // columns
-    page = Image.new("RGB", (columns * CELL, rows * (2 * CELL + 22)), "white")
+    page = Image.new("RGB", (columns * CELL, rows * (len(SEEDS) * CELL + 22)), "white")
     draw = ImageDraw.Draw(page)
     for k, caption in enumerate(CAPTIONS):
-        left, top = k % columns * CELL, k // columns * (2 * CELL + 22)
+        left, top = k % columns * CELL, k // columns * (len(SEEDS) * CELL + 22)
         draw.text((left + 8, top + 4), caption, fill=(60, 60, 60), font_size=14)
         for row, seed in enumerate(SEEDS):
             cloud = generate(caption, seed=seed, points=8192)[0].value.cloud

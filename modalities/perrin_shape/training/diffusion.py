@@ -38,7 +38,7 @@ from perrin_shape.training.data import Clouds, Shapes, cut, mirrored
 
 __all__ = ["ShapeTask"]
 
-DEFAULT = {"prediction": "x0", "weight": "edm", "times": {"kind": "logit_normal"}}
+DEFAULT = {"prediction": "x0", "weight": "uniform", "times": {"kind": "logit_normal", "mean": 0.3, "deviation": 1.2}}
 VIEWS = 2
 """Pictures that are made of a shape, and so many of its mirror image."""
 POINTS = 2048
