@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
 
 import perrin
 
@@ -42,10 +43,14 @@ def client(home: Path) -> perrin.Client:
 
 
 def write(page: Any, prompt: str) -> None:
-    area = page.until("the prompt", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea"))
-    area.send_keys(prompt)
-    area.send_keys("\t")
-    page.until("what was written", lambda: area.get_property("value") == prompt or None)
+    def typed() -> bool:
+        area = page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea")
+        if area.get_property("value") != prompt:
+            area.send_keys(Keys.CONTROL, "a")
+            area.send_keys(prompt, "\t")
+        return bool(area.get_property("value") == prompt)
+
+    page.until("what was written", typed)
 
 
 def holds(page: Any, text: str) -> None:
@@ -67,6 +72,7 @@ def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Pa
     page.open("")
     page.see("What would you like to make?")
     page.press("Image")
+    page.see("Seamless")
     write(page, "a red apple")
     choose(page, "Then…", "Video")
     page.see("1 · a red apple")
