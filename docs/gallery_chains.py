@@ -66,7 +66,7 @@ def main(folder: Path) -> None:
     rows = {name: chain for name, chain in chains().items() if any(folder.glob(f"{name}-*"))}
     wide = max(len(chain.jobs) for chain in rows.values())
     made = Image.new("RGB", (wide * (SIDE + 2 * GAP + 12), len(rows) * (SIDE + LABEL + GAP)), "white")
-    draw, font = ImageDraw.Draw(made), ImageFont.load_default(11)
+    draw, font, small = ImageDraw.Draw(made), ImageFont.load_default(11), ImageFont.load_default(10)
     for row, (name, chain) in enumerate(rows.items()):
         for column, job in enumerate(chain.jobs):
             (path,) = folder.glob(f"{name}-{job['name']}.*")
@@ -75,7 +75,7 @@ def main(folder: Path) -> None:
             draw.rectangle((x - 1, y - 1, x + SIDE, y + SIDE), outline="#ccc")
             said = job.get("parameters", {}).get("prompt") or job.get("parameters", {}).get("formula", "")
             draw.text((x, y + SIDE + 3), f"{job['modality']}: {job['name']}", fill="#222", font=font)
-            draw.text((x, y + SIDE + 16), str(said)[:26], fill="#777", font=font)
+            draw.text((x, y + SIDE + 16), str(said)[:30], fill="#777", font=small)
             if column:
                 left, right, middle = x - 2 * GAP - 9, x - 5, y + SIDE // 2
                 draw.line((left, middle, right, middle), fill="#777", width=1)
