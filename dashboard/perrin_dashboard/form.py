@@ -9,14 +9,16 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import streamlit as st
 
+from perrin.chains import fitting
 from perrin.fields import Field, convert, read_fields
 from perrin.wire import ModalityInfo, ModelInfo
 
-__all__ = ["draw_form", "fill"]
+__all__ = ["FromStep", "Source", "draw_form", "fill"]
 
 ADVANCED = frozenset({"model", "steps", "sampler", "guidance", "strict"})
 """Fields of every modality that have a good default."""
@@ -31,14 +33,32 @@ LONG = 100
 """A text that may be this long gets a line of its own."""
 
 
+@dataclass(frozen=True)
+class FromStep:
+    """In place of a file: what a step of the chain will make, by its number from 1."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Source:
+    """A step of the chain that a file can come from: what it is called, and what it can still be written as."""
+
+    title: str
+    media_types: tuple[str, ...]
+
+
 def fill(modality: str, parameters: Mapping[str, Any], *, seed: bool = True) -> None:
     """Put parameters into the form; it shows them when it is drawn next. Without ``seed``, a new one will be drawn."""
-    st.session_state["modality"] = modality
+    st.session_state["_wanted"] = modality
     st.session_state["_fill"] = {k: v for k, v in parameters.items() if seed or k != "seed"}
 
 
-def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]:
-    """Draw the form; the values that were given."""
+def draw_form(
+    info: ModalityInfo, models: Sequence[ModelInfo], sources: Mapping[int, Source] | None = None
+) -> dict[str, Any]:
+    """Draw the form; the values that were given, `FromStep` where a file is to come from one of the ``sources``."""
+    st.session_state["_sources"] = sources or {}
     fields = {field.name: field for field in read_fields(info.parameters)}
     _put(info.name, fields, st.session_state.pop("_fill", None))
     models = [model for model in models if model.modality == info.name and not model.base]
@@ -52,6 +72,7 @@ def draw_form(info: ModalityInfo, models: Sequence[ModelInfo]) -> dict[str, Any]
         together = [field for field in shown if field.group == group]
         said = [st.session_state.get(_key(info.name, field.name)) or field.default for field in together]
         begun = any(value != field.default and value != "" for value, field in zip(said, together, strict=True))
+        begun = begun or any(_step_of(key) for field in together for key in _file_keys(info.name, field))
         with st.expander(group, expanded=begun) if group else contextlib.nullcontext():
             wide = [field for field in together if _is_line(field)]
             for field in wide:
@@ -85,9 +106,8 @@ def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] |
     st.session_state[_TURN] = st.session_state.get(_TURN, 0) + 1  # what was uploaded for others is let go
     for name, field in fields.items():
         value = values.get(name)
-        if field.kind == "object" and field.accepts:
-            for choice in field.choices:
-                st.session_state[_key(modality, f"{name}.{choice}")] = (value or {}).get(choice, "")
+        if field.accepts:
+            _put_files(modality, field, value)
             continue
         value = field.default if value is None else value
         if value is None:
@@ -101,6 +121,31 @@ def _put(modality: str, fields: Mapping[str, Field], values: Mapping[str, Any] |
         if value is None and _is_text(field) and not field.choices:
             value = ""
         st.session_state[_key(modality, name)] = value
+
+
+def _file_keys(modality: str, field: Field) -> list[str]:
+    """The keys of a field's file widgets: one for each name of an object, else one, or none."""
+    if not field.accepts:
+        return []
+    named = [f"{field.name}.{choice}" for choice in field.choices] if field.kind == "object" else [field.name]
+    return [_key(modality, name) for name in named]
+
+
+def _put_files(modality: str, field: Field, value: Any) -> None:
+    for key in _file_keys(modality, field):
+        held = (value or {}).get(key.rpartition(".")[2]) if field.kind == "object" else value
+        several = held if isinstance(held, list) else [held]
+        steps = [one.number for one in several if isinstance(one, FromStep)]
+        st.session_state[f"{key}/step"] = next(iter(steps), None)
+        st.session_state[key] = ", ".join(one for one in several if isinstance(one, str))
+
+
+def _step_of(key: str) -> int | None:
+    """The step that the file of this key comes from; one that is there no more is forgotten."""
+    if st.session_state.get(f"{key}/step") not in st.session_state["_sources"]:
+        st.session_state[f"{key}/step"] = None
+    number: int | None = st.session_state[f"{key}/step"]
+    return number
 
 
 def _prompt(info: ModalityInfo, field: Field) -> str:
@@ -202,11 +247,26 @@ def _named(common: Mapping[str, Any], name: str) -> dict[str, Any]:
 def _files(field: Field, common: Mapping[str, Any]) -> Any:
     """Files from the person's machine, as bytes; or the ids of artifacts and uploads, where that is what they have."""
     several = field.kind == "array"
+    sources: Mapping[int, Source] = st.session_state["_sources"]
+    fit = [number for number, one in sources.items() if fitting(one.media_types, field.accepts)]
+    if _step_of(common["key"]) not in fit:
+        st.session_state[f"{common['key']}/step"] = None
+    if fit:
+        number = st.selectbox(
+            **{**common, "key": f"{common['key']}/step"},
+            options=fit,
+            index=None,
+            format_func=lambda number: f"From step {number}: {sources[number].title}",
+            placeholder="What a step before makes",
+        )
+        if number is not None:
+            return [FromStep(number)] if several else FromStep(number)
     given = st.file_uploader(
         common["label"],
         accept_multiple_files=several,
         key=f"{common['key']}/file/{st.session_state.get(_TURN, 0)}",
-        help=common["help"],
+        help=None if fit else common["help"],
+        label_visibility="collapsed" if fit else "visible",
     )
     text = st.text_input(
         **{**common, "help": None},

@@ -6,13 +6,14 @@ While the job runs, only this part of the page is drawn again, every half second
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 
 import streamlit as st
 
 from perrin.errors import Conflict, NotFound, PerrinError, Unreachable
 from perrin.wire import ArtifactRecord, JobRecord, JobState
+from perrin_dashboard.chain import next_steps, put_in
 from perrin_dashboard.connection import client, modalities, modality, worker_name
 from perrin_dashboard.form import fill
 from perrin_dashboard.navigation import go, show_job_here
@@ -126,8 +127,9 @@ def _results(record: JobRecord, artifacts: Sequence[ArtifactRecord], view: str) 
         with columns[number % len(columns)]:
             data = show_artifact(artifact, view, prompt_of(record))
             if data is not None:
+                download, use = st.columns(2) if (able := next_steps([artifact.media_type])) else (st.container(), None)
                 label = "Download" if len(artifacts) == 1 else f"Download {artifact.name}"
-                st.download_button(
+                download.download_button(
                     label,
                     data,
                     file_name=f"{record.id}-{artifact.name}",
@@ -137,6 +139,26 @@ def _results(record: JobRecord, artifacts: Sequence[ArtifactRecord], view: str) 
                     on_click="ignore",
                     width="stretch",
                 )
+                if use:
+                    _use_in(use, record, artifact, able)
+
+
+def _use_in(
+    at: st.delta_generator.DeltaGenerator, record: JobRecord, artifact: ArtifactRecord, able: Mapping[str, str]
+) -> None:
+    """A menu of what can be made of a result; the form of the chosen modality has it in place."""
+    chosen = at.menu_button(
+        "Use in…",
+        list(able),
+        key=f"use-{artifact.id}",
+        icon=":material/arrow_forward:",
+        format_func=lambda name: able[name],
+        width="stretch",
+    )
+    target = modality(chosen) if chosen else None
+    if target is not None:
+        fill(target.name, put_in(target, [artifact.media_type], artifact.id))
+        go("create", record.id)
 
 
 def _what_next(record: JobRecord) -> None:

@@ -17,9 +17,10 @@ from perrin_audio.notes import number_of
 __all__ = ["AudioParameters", "modality", "spans_of"]
 
 FROM: dict[str, JsonValue] = {"group": "From a sound"}
+CLIP: dict[str, JsonValue] = {"group": "For a clip"}
 FILE: dict[str, JsonValue] = {"group": "The file"}
 
-LONGEST = 60.0
+SHORTEST, LONGEST = 0.1, 60.0
 _SPAN = re.compile(r"\s*(\d+(?:\.\d+)?)\s*-\s*(\d+(?:\.\d+)?)\s*")
 
 
@@ -50,10 +51,10 @@ class AudioParameters(Parameters):
     )
     seconds: float | None = Field(
         None,
-        ge=0.1,
+        ge=SHORTEST,
         le=LONGEST,
         title="Seconds",
-        description="How long it is, to the sample. Left out: 2, or as long as the sound that is given.",
+        description="How long it is, to the sample. Left out: 2, or as long as the sound or clip that is given.",
     )
     start: float = Field(
         0.0, ge=0, le=4, title="Start", description="Seconds of the sound's own beginning that are left out."
@@ -85,6 +86,9 @@ class AudioParameters(Parameters):
         title="Extend",
         json_schema_extra=FROM,
         description="Seconds to add after the sound, which is kept as it is.",
+    )
+    clip: Annotated[str, Input("video/*", "image/gif", "image/webp")] | None = Field(
+        None, title="Clip", json_schema_extra=CLIP, description="A clip; the sound is as long as it."
     )
     vocoder: str | None = Field(
         None,
@@ -142,8 +146,13 @@ class AudioParameters(Parameters):
                 raise InvalidInput("prompt", result.prompt, "what to hear, a note, or a sound to begin with (audio)")
         if result.extend is not None and result.seconds is not None:
             raise InvalidInput("seconds", result.seconds, "no value beside extend, which says how long it becomes")
+        if result.clip is not None:
+            if result.audio is not None:
+                raise InvalidInput("clip", "a file", "none beside a sound (audio)")
+            if result.seconds is not None:
+                raise InvalidInput("seconds", result.seconds, "no value beside a clip, which says how long it is")
         changes: dict[str, object] = {}
-        if result.audio is None and result.seconds is None:
+        if result.audio is None and result.clip is None and result.seconds is None:
             changes["seconds"] = 2.0
         if result.audio is not None and result.strength is None:
             changes["strength"] = 1.0 if result.renew or result.extend else 0.6

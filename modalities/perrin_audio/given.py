@@ -10,13 +10,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from perrin.clip_length import clip_seconds
 from perrin.errors import InvalidInput
 from perrin.inputs import InputFile
-from perrin_audio.face import AudioParameters, spans_of
+from perrin_audio.face import LONGEST, SHORTEST, AudioParameters, spans_of
 from perrin_audio.mel import Mel
 from perrin_audio.reading import read_sound
 
-__all__ = ["Given", "given_of"]
+__all__ = ["Given", "as_long", "given_of"]
 
 FADE = 0.016
 """Seconds to each side of a border in which one sound fades into the other; on the side that is made anew."""
@@ -60,6 +61,20 @@ class Given:
         away = np.convolve(np.pad(self.renew.astype(np.float64), reach, mode="edge"), kernel / kernel.sum(), "valid")
         weight = np.where(self.renew, np.clip(2 * away - 1, 0, 1), 0.0).astype(np.float32)
         return np.where(self.renew, self.sound + weight * (made - self.sound), self.sound)
+
+
+def as_long(p: AudioParameters, inputs: Mapping[str, InputFile]) -> AudioParameters:
+    """The request with the seconds of its clip, where it has one.
+
+    Raises:
+        InvalidInput: the clip does not say how long it is, or it is too short or too long.
+    """
+    if "clip" not in inputs:
+        return p
+    seconds = clip_seconds("clip", inputs["clip"])
+    if not SHORTEST <= seconds <= LONGEST:
+        raise InvalidInput("clip", f"{seconds:.3g} s", f"a clip of {SHORTEST:g} to {LONGEST:g} s")
+    return p.model_copy(update={"seconds": seconds})
 
 
 def given_of(p: AudioParameters, inputs: Mapping[str, InputFile], rate: int) -> Given | None:

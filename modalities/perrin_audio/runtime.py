@@ -26,7 +26,7 @@ from perrin_audio.conditions import Told
 from perrin_audio.face import AudioParameters
 from perrin_audio.foreign import Foreign
 from perrin_audio.gan import Generator
-from perrin_audio.given import given_of
+from perrin_audio.given import as_long, given_of
 from perrin_audio.mel import Mel
 from perrin_audio.notes import read_caption
 from perrin_audio.pictures import mel_picture, sound_picture
@@ -93,7 +93,7 @@ class AudioRuntime:
 
     def start(self, parameters: AudioParameters, inputs: Mapping[str, InputFile] = NO_FILES) -> Run:
         """Encode caption and sound, lay out windows, choose grid and solver, and draw the starting noise."""
-        p = parameters
+        p = as_long(parameters, inputs)
         if p.seed is None or p.steps is None or p.sampler is None or p.guidance is None:
             raise InvalidInput("parameters", p, "resolved ones: call Parameters.resolved first")
         self._vocoder(p)
@@ -167,7 +167,7 @@ class AudioRuntime:
         Raises:
             Degenerate: the sample has numbers that are not finite.
         """
-        p = parameters
+        p = as_long(parameters, inputs)
         given = given_of(p, inputs, self.mel.rate)
         samples = round(cast(float, p.seconds) * self.mel.rate) if given is None else len(given.sound)
         vocoder = self._vocoder(p)

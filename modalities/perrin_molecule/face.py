@@ -178,6 +178,7 @@ modality = Modality(
         Format("smi", "chemical/x-daylight-smiles", many=True),
         Format("png", "image/png", many=True),
         Format("csv", "text/csv", many=True),
+        Format("gif", "image/gif"),
     ),
     runtime="perrin_molecule.runtime:MoleculeRuntime",
     default_model="qm9",

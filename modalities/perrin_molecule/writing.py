@@ -1,4 +1,5 @@
-"""Molecules as files: SDF with the report of each, XYZ, SMILES, a picture of drawings, and the reports as a table.
+"""Molecules as files: SDF with the report of each, XYZ, SMILES, a picture of drawings, the reports as a table, or one
+that turns.
 
 The same molecules and metadata give the same bytes: nothing here writes the time of day.
 """
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from perrin_molecule.checks import Made
+from perrin_molecule.turning import turning
 
 __all__ = ["drawing", "write"]
 
@@ -117,11 +119,16 @@ def drawing(molecules: Sequence[Any], legends: Sequence[str] | None = None, cell
     return bytes(canvas.GetDrawingText())
 
 
+def _turning(made: Sequence[Made], metadata: str) -> bytes:
+    return turning(made[0].molecule, json.loads(metadata))
+
+
 WRITERS = {
     "chemical/x-mdl-sdfile": _sdf,
     "chemical/x-xyz": _xyz,
     "chemical/x-daylight-smiles": _smiles,
     "image/png": _picture,
     "text/csv": _table,
+    "image/gif": _turning,
 }
 """How each media type is written."""

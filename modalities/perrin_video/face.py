@@ -26,6 +26,7 @@ LEAST_RATE, MOST_RATE = 1.0, 60.0
 FROM: dict[str, JsonValue] = {"group": "From pictures"}
 CLIP: dict[str, JsonValue] = {"group": "From a clip"}
 TIME: dict[str, JsonValue] = {"group": "Time"}
+SOUND: dict[str, JsonValue] = {"group": "With a sound"}
 
 PICTURES = Input("image/*")
 CLIPS = Input("video/*", "image/gif", "image/webp")
@@ -116,6 +117,13 @@ class VideoParameters(Parameters):
         description="Frames to make between any two of the clip, which all stay.",
     )
 
+    sound: Annotated[str, Input("audio/*")] | None = Field(
+        None,
+        title="Sound",
+        json_schema_extra=SOUND,
+        description="A sound that goes with the clip, from its beginning to its end; in MP4 and WebM alone.",
+    )
+
     @field_validator("prompt")
     @classmethod
     def _not_blank(cls, prompt: str | None) -> str | None:
@@ -185,9 +193,11 @@ class VideoParameters(Parameters):
         return result
 
     def check_format(self, format: Format) -> None:
-        """Raise `InvalidInput` if the background needs what ``format`` has not."""
+        """Raise `InvalidInput` if background or sound need what ``format`` has not."""
         if self.background == "transparent" and format.name in ("mp4", "webm"):
             raise InvalidInput("format", format.name, "gif, webp or zip: these clips have no transparency")
+        if self.sound is not None and format.name not in ("mp4", "webm"):
+            raise InvalidInput("format", format.name, "mp4 or webm: no other clip has a sound")
 
     def _begun(self) -> None:
         """Refuse what does not go together."""

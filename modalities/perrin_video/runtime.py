@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from io import BytesIO
 from typing import Any, Self, cast
 
@@ -31,6 +32,7 @@ from perrin_video.measure import still
 from perrin_video.motions import Poses
 from perrin_video.network import MotionLayers, VideoTransformer
 from perrin_video.plots import PORTRAIT, Plot, as_tensor, plot_of
+from perrin_video.tracks import Track, read_track
 from perrin_video.windows import Windowed
 from perrin_video.words import thing_of
 from perrin_video.writing import VideoClip, strip, write
@@ -99,6 +101,7 @@ class VideoRuntime:
         prompts = self._prompts(p)
         text = text_encoder(self.device)([prompt for _, prompt in prompts] + [p.negative])
         plot = self._plot(p, inputs, prompts, text)
+        _track(inputs, plot.length)
         count = len(plot.seconds)
         portrait, portrait_pose = self._portraits(p, plot, [prompt for _, prompt in prompts])
         condition: dict[str, Any] = {
@@ -225,8 +228,9 @@ class VideoRuntime:
             prompts = self._prompts(parameters)
             text = text_encoder(self.device)([prompt for _, prompt in prompts] + [parameters.negative])
             plot = self._plot(parameters, inputs, prompts, text)
+        sound = _track(inputs, plot.length)
         for number in range(parameters.count):
-            yield self._clip(clean[number], parameters, plot)
+            yield replace(self._clip(clean[number], parameters, plot), sound=sound)
 
     @torch.inference_mode()
     def _clip(self, latent: Tensor, p: VideoParameters, plot: Plot) -> VideoClip:
@@ -265,6 +269,10 @@ class VideoRuntime:
         if results[0].frames.shape[-1] == 4 and format.name in ("mp4", "webm"):
             raise InvalidInput("format", format.name, "gif, webp or zip: these clips have no transparency")
         return write(results[0], format.name, metadata)
+
+
+def _track(inputs: Mapping[str, InputFile], seconds: float) -> Track | None:
+    return read_track("sound", inputs["sound"], seconds) if "sound" in inputs else None
 
 
 def _shares(begins: Sequence[float], seconds: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:

@@ -20,6 +20,7 @@ from PIL import Image
 
 from perrin.clip_notes import with_gif, with_mp4
 from perrin.xmp import packet
+from perrin_video.tracks import BITS, RATE, Track, encoded
 
 __all__ = ["VideoClip", "strip", "write"]
 
@@ -37,6 +38,7 @@ class VideoClip:
         length: seconds of the whole.
         moves: something was asked to move.
         kept: every frame was given, so that nothing is to be found fault with.
+        sound: (2, samples) that are heard with it, if any.
     """
 
     frames: npt.NDArray[np.uint8]
@@ -44,6 +46,7 @@ class VideoClip:
     length: float
     moves: bool = True
     kept: bool = False
+    sound: Track | None = None
 
     @property
     def lasts(self) -> list[int]:
@@ -78,7 +81,7 @@ def write(clip: VideoClip, name: str, metadata: Mapping[str, Any]) -> bytes:
 
 
 def _encoded(clip: VideoClip, container: str, tags: Mapping[str, str]) -> bytes:
-    """H.264 in MP4, or VP9 in WebM; opaque, with the times as they are."""
+    """H.264 (and AAC) in MP4, or VP9 (and Opus) in WebM; opaque, with the times as they are."""
     stream_file = io.BytesIO()
     height, width = clip.frames.shape[1:3]
     with av.open(stream_file, "w", format=container, options={"fflags": "+bitexact"}) as target:
@@ -92,6 +95,11 @@ def _encoded(clip: VideoClip, container: str, tags: Mapping[str, str]) -> bytes:
         stream.time_base = stream.codec_context.time_base = Fraction(1, TICKS)
         stream.thread_count = stream.codec_context.thread_count = 1
         stream.codec_context.flags |= av.codec.context.Flags.bitexact
+        heard: Any = None
+        if clip.sound is not None:
+            heard = target.add_stream("aac" if container == "mp4" else "libopus", rate=RATE, layout="stereo")
+            heard.bit_rate = BITS
+            heard.codec_context.flags |= av.codec.context.Flags.bitexact
         begins = np.cumsum([0, *clip.lasts])[:-1].tolist()
         length = dict(zip(begins, clip.lasts, strict=True))
         made: list[Any] = []
@@ -102,6 +110,9 @@ def _encoded(clip: VideoClip, container: str, tags: Mapping[str, str]) -> bytes:
         for part in (*made, *stream.encode()):
             part.duration = length.get(part.pts, 1)  # without it the last frame is shown for one tick
             target.mux(part)
+        if clip.sound is not None:
+            for part in encoded(heard, clip.sound):
+                target.mux(part)
     return stream_file.getvalue()
 
 

@@ -22,7 +22,7 @@ from typing import Any
 
 from perrin.xmp import packet, packet_json
 
-__all__ = ["read_gif", "read_mp4", "read_webm", "read_zip", "with_gif", "with_mp4"]
+__all__ = ["boxes", "elements", "read_gif", "read_mp4", "read_webm", "read_zip", "with_gif", "with_mp4"]
 
 _XMP = uuid.UUID("be7acfcb-97a9-42e8-9c71-999491e3afac").bytes
 _GIF = b"\x21\xff\x0bXMP DataXMP"
@@ -52,6 +52,18 @@ def read_mp4(data: bytes) -> str | None:
     Raises:
         ValueError: the file is cut short.
     """
+    for kind, body in boxes(data):
+        if kind == b"uuid" and body.startswith(_XMP):
+            return packet_json(body)
+    return None
+
+
+def boxes(data: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Kind and body of each box of an MP4, or of a box that holds others.
+
+    Raises:
+        ValueError: it is cut short.
+    """
     at = 0
     while at + 8 <= len(data):
         length, kind = struct.unpack_from(">I4s", data, at)
@@ -62,11 +74,8 @@ def read_mp4(data: bytes) -> str | None:
             length = len(data) - at
         if length < head or at + length > len(data):
             raise ValueError("it is cut short")
-        body = data[at + head : at + length]
-        if kind == b"uuid" and body.startswith(_XMP):
-            return packet_json(body)
+        yield kind, data[at + head : at + length]
         at += length
-    return None
 
 
 def read_gif(data: bytes) -> str | None:
@@ -97,10 +106,10 @@ _SEGMENT, _TAGS, _TAG, _SIMPLE, _NAME, _TEXT = 0x18538067, 0x1254C367, 0x7373, 0
 
 def read_webm(data: bytes) -> str | None:
     """The JSON in a WebM, or None."""
-    for name, begin, end in _elements(data, 0, len(data)):
+    for name, begin, end in elements(data, 0, len(data)):
         if name != _SEGMENT:
             continue
-        for inner, first, last in _elements(data, begin, end):
+        for inner, first, last in elements(data, begin, end):
             if inner == _TAGS:
                 found = _tagged(data, first, last)
                 if found is not None:
@@ -109,18 +118,22 @@ def read_webm(data: bytes) -> str | None:
 
 
 def _tagged(data: bytes, begin: int, end: int) -> str | None:
-    for name, first, last in _elements(data, begin, end):
+    for name, first, last in elements(data, begin, end):
         if name == _TAG:
-            for simple, left, right in _elements(data, first, last):
+            for simple, left, right in elements(data, first, last):
                 if simple == _SIMPLE:
-                    parts = {part: data[a:b] for part, a, b in _elements(data, left, right)}
+                    parts = {part: data[a:b] for part, a, b in elements(data, left, right)}
                     if parts.get(_NAME, b"").upper() == b"PERRIN" and _TEXT in parts:
                         return parts[_TEXT].decode()
     return None
 
 
-def _elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
-    """Id, begin and end of what each element holds."""
+def elements(data: bytes, at: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Id of each EBML element from ``at`` to ``end``, and where what it holds begins and ends.
+
+    Raises:
+        ValueError: it is cut short, or broken.
+    """
     while at < end:
         name, at = _number(data, at, keep=True)
         size, begin = _number(data, at, keep=False)

@@ -103,6 +103,7 @@ class ModalityInfo(_Record):
     summary: str
     view: str
     formats: list[str]
+    media_types: list[str] = Field(description="Of the formats, in their order.")
     default_model: str
     parameters: dict[str, Any] = Field(description="JSON schema of the request's parameters.")
     examples: list[dict[str, Any]] = []

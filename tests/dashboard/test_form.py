@@ -31,7 +31,8 @@ def form(monkeypatch: pytest.MonkeyPatch) -> AppTest:
             part: float | None = Field(None, ge=0, le=1, json_schema_extra={"group": "Between"})
 
         info = ModalityInfo(
-            name="film", title="Film", summary="", view="image", formats=["png"], default_model="none",
+            name="film", title="Film", summary="", view="image", formats=["png"], media_types=["image/png"],
+            default_model="none",
             parameters=Asked.model_json_schema(),
         )  # fmt: skip
         st.session_state["values"] = draw_form(info, [])

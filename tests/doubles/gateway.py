@@ -245,6 +245,7 @@ def modality_info(face: Modality) -> ModalityInfo:
         summary=face.summary,
         view=face.view,
         formats=[f.name for f in face.formats],
+        media_types=[f.media_type for f in face.formats],
         default_model=face.default_model,
         parameters=face.parameters.model_json_schema(),
         examples=[dict(example) for example in face.examples],

@@ -207,6 +207,7 @@ def modality_info(face: Modality) -> ModalityInfo:
         summary=face.summary,
         view=face.view.value,
         formats=[kind.name for kind in face.formats],
+        media_types=[kind.media_type for kind in face.formats],
         default_model=face.default_model,
         parameters=face.schema(),
         examples=[dict(example) for example in face.examples],

@@ -18,7 +18,12 @@ group = typer.Typer(help="Submit jobs together, see them, stop them.", no_args_i
 
 @group.command("submit")
 def _submit(
-    file: Annotated[Path, typer.Argument(help="YAML or JSON: a list of jobs, or `jobs:` and `label:`.")],
+    file: Annotated[
+        Path,
+        typer.Argument(
+            help="YAML or JSON: a list of jobs, or `jobs:` and `label:`. Or a name of `perrin group chains`."
+        ),
+    ],
     wait: Annotated[bool, typer.Option("--wait", help="Wait until all of it has ended.")] = False,
 ) -> None:
     """Submit the jobs of a file, all or none. Prints the group's id.
@@ -27,11 +32,27 @@ def _submit(
     parameter (takes what the parent made) and item. Where a parameter takes a file, a path is meant from this file's
     folder, and what lies there is uploaded.
     """
+    from perrin.client import Client
+
+    jobs, label = _read(file)
+    with Client() as client:
+        schemas = {info.name: info.parameters for info in client.modalities()}
+        made = client.submit_group([_with_paths(job, schemas, file.parent) for job in jobs], label=label)
+        print(made.id, flush=True)
+        if wait:
+            made.wait()
+
+
+def _read(file: Path) -> tuple[list[dict[str, Any]], str]:
+    """Jobs and label of a file, or of a chain that ships."""
     import yaml
 
-    from perrin.client import Client
+    from perrin.chains import chains
     from perrin.errors import InvalidInput, NotFound
 
+    if not file.exists() and str(file) in chains():
+        chain = chains()[str(file)]
+        return [dict(job) for job in chain.jobs], chain.label
     if not file.is_file():
         raise NotFound(f"there is no file {file}")
     wanted = "a list of jobs, or an object with `jobs`"
@@ -42,13 +63,7 @@ def _submit(
     jobs = asked.get("jobs") if isinstance(asked, dict) else asked
     if not isinstance(jobs, list) or not all(isinstance(job, dict) for job in jobs):
         raise InvalidInput(str(file), asked, wanted)
-    label = asked.get("label", "") if isinstance(asked, dict) else ""
-    with Client() as client:
-        schemas = {info.name: info.parameters for info in client.modalities()}
-        made = client.submit_group([_with_paths(job, schemas, file.parent) for job in jobs], label=label)
-        print(made.id, flush=True)
-        if wait:
-            made.wait()
+    return jobs, asked.get("label", "") if isinstance(asked, dict) else ""
 
 
 def _with_paths(job: dict[str, Any], schemas: dict[str, dict[str, Any]], folder: Path) -> dict[str, Any]:
@@ -62,6 +77,19 @@ def _with_paths(job: dict[str, Any], schemas: dict[str, dict[str, Any]], folder:
         return folder / slot.value if isinstance(slot.value, str) and not is_id(slot.value) else slot.value
 
     return {**job, "parameters": filled(schema, parameters, path)}
+
+
+@group.command("chains")
+def _chains() -> None:
+    """List the chains that ship: groups of which one job takes what another makes."""
+    from rich.table import Table
+
+    from perrin.chains import chains
+
+    table = Table("name", "what becomes of what", "label", box=None, header_style="bold", pad_edge=False)
+    for name, chain in chains().items():
+        table.add_row(name, chain.about, chain.label)
+    print_table(table)
 
 
 @group.command("list")

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from PIL import Image
 
 from perrin.errors import Degenerate, InvalidInput
 from perrin.inputs import InputFile
@@ -44,6 +45,22 @@ def test_a_sound_is_as_long_as_asked_for_to_the_sample(runtime: AudioRuntime, pr
     assert len(one) == round(seconds * RATE)
     assert np.isfinite(one).all()
     assert np.abs(one[-8:]).max() < 0.05 * np.abs(one).max(), "no click at its end"
+
+
+def test_a_sound_for_a_clip_is_as_long_as_it(runtime: AudioRuntime) -> None:
+    stream = io.BytesIO()
+    frames = [Image.new("L", (8, 8), 40 * n) for n in range(5)]
+    frames[0].save(stream, "GIF", save_all=True, append_images=frames[1:], duration=250)
+    inputs = {"clip": InputFile("image/gif", stream.getvalue())}
+    p = validate(modality, {"prompt": "violin", "seed": 3, "clip": "0" * 32}).resolved(runtime.card)
+    (one,) = runtime.decode(runtime.start(p, inputs).run(), p, inputs)
+    assert p.seconds is None
+    assert len(one.sound) == 1.25 * RATE
+    with pytest.raises(InvalidInput, match="which says how long it is"):
+        validate(modality, {"prompt": "violin", "seconds": 1.0, "clip": "0" * 32}).resolved(runtime.card)
+    frames[0].save(stream := io.BytesIO(), "GIF", save_all=True, append_images=frames[1:], duration=20000)
+    with pytest.raises(InvalidInput, match=r"a clip of 0\.1 to 60 s"):
+        runtime.start(p, {"clip": InputFile("image/gif", stream.getvalue())})
 
 
 def test_an_item_is_the_same_whatever_is_made_beside_it(runtime: AudioRuntime) -> None:

@@ -16,12 +16,13 @@ from perrin.commands.inspect import read_metadata
 LINE = ["generate", "molecule", "--count", "3", "--seed", "11", "--steps", "8", "--device", "cpu"]
 
 
-@pytest.mark.parametrize("ending", ["sdf", "xyz", "smi", "png", "csv"])
+@pytest.mark.parametrize("ending", ["sdf", "xyz", "smi", "png", "csv", "gif"])
 def test_one_line_makes_a_file_of_each_kind(ending: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / f"m.{ending}"
     assert main([*LINE, "--out", str(out)]) == 0, capsys.readouterr().err
-    assert capsys.readouterr().out.split() == [str(out)]
-    data = out.read_bytes()
+    outs = [out] if ending != "gif" else [tmp_path / f"m-{number}.gif" for number in range(3)]
+    assert capsys.readouterr().out.split() == [str(out) for out in outs]
+    data = outs[0].read_bytes()
     if ending == "sdf":
         blocks = data.decode().split("$$$$\n")[:-1]
         assert all(Chem.MolFromMolBlock(block, sanitize=False) is not None for block in blocks)
