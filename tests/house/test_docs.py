@@ -24,7 +24,7 @@ def own_environment() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3)],
+    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("checkpoints", 2), ("video", 3), ("audio", 3)],
 )
 @pytest.mark.usefixtures("own_environment")
 def test_pages_run(page: str, least: int) -> None:

@@ -43,6 +43,11 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
         "perrin_video/weights/emoji-motion/motion.safetensors",
         "perrin_video/recipes/motion.yaml",
         "perrin_video/recipes/held-out-40.yaml",
+        "perrin_audio/weights/instruments/card.yaml",
+        "perrin_audio/weights/instruments/transformer.safetensors",
+        "perrin_audio/weights/instruments/vocoder.safetensors",
+        "perrin_audio/recipes/instruments.yaml",
+        "perrin_audio/recipes/held-out.yaml",
     ):
         assert wanted in names, wanted
     assert any(n.endswith("licenses/LICENSE") for n in names)
