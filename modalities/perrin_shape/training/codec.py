@@ -77,7 +77,7 @@ class CodecTask:
         count = int(2 ** (generator.uniform(8, 10.5) if generator.random() < 0.1 else generator.uniform(10.5, 12)))
         clouds = self.shapes.clouds(chosen, count, generator)
         counts = np.ones((len(chosen), CELLS**3), bool)
-        for number in np.flatnonzero(generator.random(len(chosen)) < cuts):
+        for number in np.flatnonzero(generator.random(len(chosen)) < cuts).tolist():
             points = clouds.points[number].numpy()
             gone = ~cut(points, generator)
             clouds.normals[number][torch.from_numpy(gone)] = 0
