@@ -16,16 +16,10 @@ from perrin.nn.text import Text, text_encoder
 from perrin.nn.transformer import time_features
 from perrin_audio.notes import NO_NOTE, spoken
 
-__all__ = ["CLASSES", "CONTEXT", "NAMES", "Told", "encode", "labels", "name_in", "start_token"]
+__all__ = ["CONTEXT", "Told", "classes", "encode", "labels", "name_in", "start_token"]
 
 CONTEXT = 384
 """Channels of a token."""
-
-NAMES = 256
-"""How many names a model can learn."""
-
-CLASSES = NO_NOTE + 1 + NAMES
-"""Labels: notes, no note, names; one more, this one, stands for no name."""
 
 SCALE = 10.0
 """Seconds are multiplied by this before their sines are taken."""
@@ -48,10 +42,23 @@ def name_in(caption: str) -> str:
     return caption.partition(",")[0].strip().lower()
 
 
-def labels(notes: Sequence[int], captions: Sequence[str], names: Sequence[str]) -> Tensor:
-    """(B, 2) of captions without their notes: the note's label and the name's."""
-    rows = {name: NO_NOTE + 1 + row for row, name in enumerate(names)}
-    return torch.tensor([[note, rows.get(name_in(said), CLASSES)] for note, said in zip(notes, captions, strict=True)])
+def classes(names: int) -> int:
+    """The labels of a network that knows so many names: notes, no note, names. One more stands for no name."""
+    return NO_NOTE + 1 + names
+
+
+def labels(notes: Sequence[int], captions: Sequence[str], names: Sequence[str], most: int | None = None) -> Tensor:
+    """(B, 2) of captions without their notes: the note's label and the name's.
+
+    Args:
+        notes: B of them.
+        captions: B of them.
+        names: that the model has learnt.
+        most: names that the network has room for; by default as many as there are.
+    """
+    rows = {name: classes(row) for row, name in enumerate(names)}
+    none = classes(len(names) if most is None else most)
+    return torch.tensor([[note, rows.get(name_in(said), none)] for note, said in zip(notes, captions, strict=True)])
 
 
 class Told(NamedTuple):
@@ -68,18 +75,22 @@ class Told(NamedTuple):
     label: Tensor
 
     @classmethod
-    def of(cls, captions: Sequence[str], device: str = "cpu", names: Sequence[str] = ()) -> Told:
+    def of(
+        cls, captions: Sequence[str], device: str = "cpu", names: Sequence[str] = (), most: int | None = None
+    ) -> Told:
         """Captions with their notes in them, as people write them; without a start yet.
 
         Args:
             captions: B of them.
             device: of the tensors.
             names: that the model has learnt.
+            most: see `labels`.
         """
         read = [spoken(caption) for caption in captions]
         texts = [caption.text for caption in read]
         text = encode(texts, device)
-        return cls(text.tokens, text.mask, labels([caption.note for caption in read], texts, names).to(device))
+        label = labels([caption.note for caption in read], texts, names, most)
+        return cls(text.tokens, text.mask, label.to(device))
 
     def starting(self, seconds: Tensor) -> Told:
         """The same with a last token that says at which second (B,) of the sound the window begins."""

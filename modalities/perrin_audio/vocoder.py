@@ -2,7 +2,7 @@ r"""From a mel spectrogram to a waveform: a network at the frames' own rate says
 
 Of every frame t and bin k it says the logarithm of the magnitude, by how much the phase advances since the frame before
 (the instantaneous frequency), and how it differs from the bin below (the group delay), both as deviations from a sine
-at the bin's centre and an impulse at the frame's. Phases are the sum of these steps, the surest neighbour counting most:
+at the bin's centre and an impulse at the frame's. Phases are the sum of these steps, surest neighbours first,
 
 .. math::
     z_{tk} = m\,(u_{t-1,k}\,e^{i(\omega_k h + \delta_{tk})}) + \lambda m\,(u_{t,k-1}\,e^{i\gamma_{tk}}) +

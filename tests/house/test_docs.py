@@ -24,7 +24,17 @@ def own_environment() -> Iterator[None]:
 
 @pytest.mark.parametrize(
     ("page", "least"),
-    [("core", 6), ("engine", 2), ("images", 6), ("molecules", 2), ("shapes", 4), ("checkpoints", 2), ("video", 3), ("chains", 2)],
+    [
+        ("core", 6),
+        ("engine", 2),
+        ("images", 6),
+        ("molecules", 2),
+        ("shapes", 4),
+        ("checkpoints", 2),
+        ("video", 3),
+        ("audio", 3),
+        ("chains", 2),
+    ],
 )
 @pytest.mark.usefixtures("own_environment")
 def test_pages_run(page: str, least: int) -> None:

@@ -49,7 +49,7 @@ def test_light_at_the_door(code: str, heavy: str) -> None:
 
 def test_modalities_and_commands_load() -> None:
     found = entry_points(group="perrin.modalities")
-    assert {"image", "molecule"} <= found.names
+    assert {"image", "molecule", "video", "audio"} <= found.names
     for entry in [*found, *entry_points(group="perrin.commands")]:
         assert entry.load() is not None
 

@@ -48,6 +48,11 @@ def test_wheel_holds_weights_licences_and_attributions(wheel: Path) -> None:
         "perrin_shape/weights/bricks-and-furniture/transformer.safetensors",
         "perrin_shape/recipes/bricks-and-furniture.yaml",
         "perrin_shape/recipes/held-out.yaml",
+        "perrin_audio/weights/instruments/card.yaml",
+        "perrin_audio/weights/instruments/transformer.safetensors",
+        "perrin_audio/weights/instruments/vocoder.safetensors",
+        "perrin_audio/recipes/instruments.yaml",
+        "perrin_audio/recipes/held-out.yaml",
     ):
         assert wanted in names, wanted
     assert any(n.endswith("licenses/LICENSE") for n in names)

@@ -1,6 +1,7 @@
 """Which instrument a sound is of: a small convolutional network over mel spectrograms, trained on real renders.
 
-It hears neither how loud a sound is as a whole, nor what lies 60 dB below its loudest moment. Its last features are what the Frechet audio distance here is measured in: they are named for it, and are no one else's.
+It hears neither how loud a sound is as a whole, nor what lies 60 dB below its loudest moment. Its last
+features are what the Frechet audio distance here is measured in: they are named for it, and are no one else's.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from perrin.nn import DiffusionTransformer
 from perrin.training.data.pack import Pack
 from perrin.training.objective import Objective, drop
 from perrin.training.watch import diversity
-from perrin_audio.conditions import CLASSES, CONTEXT, NAMES, Told, encode, labels, name_in
+from perrin_audio.conditions import CONTEXT, Told, classes, encode, labels, name_in
 from perrin_audio.data.fetch import ATTRIBUTIONS
 from perrin_audio.data.recipe import held_instruments, load_mels
 from perrin_audio.data.score import KINDS
@@ -49,8 +49,11 @@ DEFAULT = {
 """Late times, because neighbouring numbers of a spectrogram say nearly the same: what it is of is in doubt only where
 nearly all is noise."""
 
-SHIFT = 5.0
+SHIFT = 8.0
 """Of the sampler's times, for the same reason."""
+
+NAMES = 256
+"""Names there is room for; of more than this none is learnt. Those that stay empty are left out of what ships."""
 
 TESTS = (
     ("violin, note A4, loud", 0.0), ("grand piano, note C4, medium", 0.0), ("flute, note E5, soft", 0.0),
@@ -87,7 +90,13 @@ class AudioTask:
 
     @property
     def _arguments(self) -> dict[str, Any]:
-        return {"channels": Mel().bands, "dims": 1, "context": CONTEXT, "classes": CLASSES, **self.options["network"]}
+        return {
+            "channels": Mel().bands,
+            "dims": 1,
+            "context": CONTEXT,
+            "classes": classes(NAMES),
+            **self.options["network"],
+        }
 
     def prepare(self, progress: Progress) -> None:
         """Render and pack the spectrograms, measure them, encode their captions."""
@@ -108,7 +117,7 @@ class AudioTask:
         self._row = {caption: row for row, caption in enumerate(captions)}
         names = sorted({name_in(caption) for caption in captions})
         self.names = names if len(names) <= NAMES else []
-        self._labels = labels([NO_NOTE] * len(captions), captions, self.names)
+        self._labels = labels([NO_NOTE] * len(captions), captions, self.names, NAMES)
         progress(0, 1, "encoding captions")
         parts = [encode(captions[i : i + 256]) for i in range(0, len(captions), 256)]
         longest = max(part.tokens.shape[1] for part in parts)
@@ -136,7 +145,7 @@ class AudioTask:
         tokens[blank, :width], mask[blank, :width] = self._null.tokens[0], self._null.mask[0]
         label = self._labels[rows]
         label[:, 0] = notes
-        label[blank | torch.from_numpy(without["name"]), 1] = CLASSES
+        label[blank | torch.from_numpy(without["name"]), 1] = classes(NAMES)
         told = Told(tokens, mask, label).starting(torch.from_numpy(np.array(arrays["start"][chosen])))
         return Batch(self.mel.standard(mels), told.tokens, told.mask, told.label)
 
@@ -156,10 +165,10 @@ class AudioTask:
         if self._data:  # sounds of other kinds
             captions = list(self._row)
             tests = tuple((captions[i], 0.0) for i in np.linspace(0, len(captions) - 1, len(TESTS)).astype(int))
-        told = Told.of([text for text, _ in tests], names=self.names).starting(
+        told = Told.of([text for text, _ in tests], names=self.names, most=NAMES).starting(
             torch.tensor([start for _, start in tests])
         )
-        null = Told.of([""]).starting(torch.zeros(1))
+        null = Told.of([""], most=NAMES).starting(torch.zeros(1))
         guided = d.guidance.classifier_free(denoiser, 2.0, null.condition)
         plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 20, shift=SHIFT))
         shape = batch.mels.shape[1:]
@@ -170,10 +179,12 @@ class AudioTask:
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write the averaged weights as bf16, and what the card says of this model."""
         state = {key: value.bfloat16().contiguous() for key, value in network.state_dict().items()}
+        known, table = classes(len(self.names)), state["label.weight"]
+        state["label.weight"] = torch.cat([table[:known], table[-1:]])
         save_file(state, folder / "transformer.safetensors")
         kinds = self.mels.arrays["kind"]
         return {
-            "architecture": {"transformer": {"kind": "transformer", **self._arguments}},
+            "architecture": {"transformer": {"kind": "transformer", **self._arguments, "classes": known}},
             "process": self.objective.process,
             "grid": {"shift": SHIFT},
             "prediction": self.objective.prediction,

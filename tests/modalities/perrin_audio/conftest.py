@@ -10,7 +10,7 @@ from safetensors.torch import save_file
 
 from perrin.models.card import ModelCard, write_card
 from perrin.nn import DiffusionTransformer
-from perrin_audio.conditions import CLASSES
+from perrin_audio.conditions import classes
 from perrin_audio.runtime import AudioRuntime
 from perrin_audio.vocoder import Vocoder
 
@@ -18,7 +18,7 @@ NETWORK = {
     "channels": 112,
     "dims": 1,
     "context": 384,
-    "classes": CLASSES,
+    "classes": classes(2),
     "width": 48,
     "depth": 1,
     "heads": 3,

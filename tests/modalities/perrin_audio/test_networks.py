@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 import shutil
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -168,10 +167,7 @@ def short_digits(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_spoken_digits_train_for_twenty_steps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERRIN_HOME", str(tmp_path))
     network = "{width: 48, depth: 1, heads: 3, hidden: 64, patch: 4}"
-    asked = read_recipe(
-        str(files("perrin_audio") / "recipes" / "digits.yaml"),
-        [f"diffusion.options.network={network}", "diffusion.batch=8"],
-    )
+    asked = read_recipe("audio/digits", [f"diffusion.options.network={network}", "diffusion.batch=8"])
     train(asked, out=tmp_path / "out", dry_run=20)
     lines = [json.loads(line) for line in (tmp_path / "out" / "diffusion" / "log.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 20
