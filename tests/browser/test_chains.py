@@ -78,6 +78,7 @@ def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Pa
     page.see("1 · a red apple")
     holds(page, "From step 1: a red apple")
     write(page, "a red apple bouncing")
+    page.driver.execute_script("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
     page.keep("chain-create")
     page.press("Generate chain")
     page.see("Cancel all")
