@@ -219,7 +219,8 @@ def fit(task, steps, rate):
 @torch.no_grad()
 def standing(task):
     """The loss of always the same batch at always the same times."""
-    return float(task.loss(task.network, task.batch(64, np.random.default_rng(99)), torch.Generator().manual_seed(99))[0])
+    batch = task.batch(64, np.random.default_rng(99))
+    return float(task.loss(task.network, batch, torch.Generator().manual_seed(99))[0])
 
 
 def test_codec_and_transformer_learn_and_are_published(folders, tmp_path):
