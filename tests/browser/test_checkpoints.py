@@ -32,6 +32,7 @@ def test_a_picture_by_a_checkpoint(
         page = visit(address)
         page.open("")
         page.see("What would you like to make?")
+        page.press("Image")
         find = page.driver.find_elements
 
         folded = page.until(

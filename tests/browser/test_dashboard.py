@@ -30,6 +30,7 @@ def made(page: Any) -> dict[str, Any]:
     """A picture made through the page: the job's id and the worker's."""
     page.open("")
     page.see("What would you like to make?")
+    page.press("Image")
     page.see("Your result appears here")
     page.keep("create-empty")
     area = page.until("the prompt", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea"))
