@@ -54,8 +54,9 @@ def read_metadata(file: Path) -> dict[str, Any]:
         data = file.read_bytes()
     except (FileNotFoundError, IsADirectoryError):
         raise NotFound(f"{file}: no such file") from None
-    found = READERS.get(sniff(data))
-    if found is None:
+    media_type = sniff(data)
+    found = READERS.get(media_type)
+    if found is None or (media_type == "text/plain" and not data.startswith(b"#")):
         raise InvalidInput("file", str(file), "a " + " or ".join(kind for kind, _ in READERS.values()) + " file")
     kind, reader = found
     try:
