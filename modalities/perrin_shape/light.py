@@ -26,6 +26,9 @@ CELLS = 112
 GROUND = 128
 """Along a side of the map of shade on the ground."""
 
+FAINT = 0.08
+"""Shade that is not drawn, so that a shape far from the edge of a picture leaves the edge white."""
+
 REACH = 2.4
 """Radii of the shape from its middle to the edge of that map."""
 
@@ -85,7 +88,7 @@ def shade(surface: Floats, ground: float, radius: float, count: int = 40) -> Flo
     weights = 0.0
     above = surface[:, 1] - np.float32(ground)
     for towards in directions(2 * count)[:count]:
-        if towards[1] < 0.25:
+        if towards[1] < 0.4:
             continue
         flat = surface[:, [0, 2]] - above[:, None] * (towards[[0, 2]] / towards[1]).astype(np.float32)
         at = np.rint((flat / (REACH * radius) + 1) / 2 * (GROUND - 1)).astype(np.int64)
@@ -94,7 +97,8 @@ def shade(surface: Floats, ground: float, radius: float, count: int = 40) -> Flo
         mask[at[inside, 1], at[inside, 0]] = 1
         total += towards[1] * maximum_filter(mask, 3)
         weights += towards[1]
-    return np.asarray(gaussian_filter(total / weights, 1.6), np.float32)
+    soft = gaussian_filter(total / weights, 2.0)
+    return np.asarray((1.08 * (soft - FAINT)).clip(0), np.float32)
 
 
 def looked_up(shades: Floats, x: Floats, z: Floats, radius: float) -> Floats:
