@@ -32,6 +32,7 @@ from rich.progress import track
 from torch import Tensor
 
 import perrin
+from perrin.errors import Degenerate, JobFailed
 from perrin.models import find
 from perrin.models.weights import load_network
 from perrin.settings import Settings
@@ -52,6 +53,7 @@ SEED = 7
 JUDGED = 768
 SURFACE = 2048
 NOVEL = 512
+ATTEMPTS = 20
 
 
 def quiet(*_: object) -> None:
@@ -107,9 +109,19 @@ def main() -> None:
 
 
 def made_of(generate: Any, captions: list[str], what: str) -> tuple[list[Cloud], float]:
-    made, began = [], time.monotonic()
+    """Shapes, and seconds of each; where a seed ends degenerate the next thousand's is taken, and it is said."""
+    made, began, failed = [], time.monotonic(), []
     for seed, caption in enumerate(track(captions, what)):
-        made.append(centred(generate(caption, seed=SEED + seed)[0].value.cloud))
+        for attempt in range(ATTEMPTS):
+            try:
+                made.append(centred(generate(caption, seed=SEED + seed + 1000 * attempt)[0].value.cloud))
+                break
+            except (Degenerate, JobFailed):
+                failed.append(caption)
+        else:
+            raise SystemExit(f"{caption!r} ends degenerate with {ATTEMPTS} seeds")
+    if failed:
+        print(f"{what}: {len(failed)} degenerate: " + "; ".join(failed))
     return made, (time.monotonic() - began) / len(captions)
 
 
