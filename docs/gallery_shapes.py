@@ -1,4 +1,4 @@
-"""Draws what `bricks-and-furniture` makes of captions, at fixed seeds: the pictures of docs/shapes.md, still and turning.
+"""Draws what `bricks-and-furniture` makes of captions, at fixed seeds, still and turning: pictures of docs/shapes.md.
 
 python docs/gallery_shapes.py
 """
