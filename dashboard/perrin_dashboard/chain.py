@@ -72,9 +72,9 @@ def add(info: ModalityInfo, values: Mapping[str, Any], after: str) -> None:
 
 def take_up(modality: str) -> None:
     """The form of ``modality``, with what the last step makes where it fits."""
-    known, made = {info.name: info for info in modalities()}, sources()
+    made = sources()
     last = max(made, default=0)
-    fill(modality, put_in(known[modality], made[last].media_types, FromStep(last)) if last else {})
+    fill(modality, put_in(_known()[modality], made[last].media_types, FromStep(last)) if last else {})
 
 
 def put_in(target: ModalityInfo, media_types: Sequence[str], value: Any) -> dict[str, Any]:

@@ -5,8 +5,9 @@ Everything that may cover a pixel is listed at once, and the least depth of each
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import reduce
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,14 +57,9 @@ def triangles(
     wide = np.where(
         ((doubled < -1e-12) if cull else (np.abs(doubled) > 1e-12)) & (high_y > low_y), high_x - low_x, 0
     ).clip(0)
-    counts = wide * (high_y - low_y).clip(0)
-    chosen = np.flatnonzero(counts)
     nearest = np.full(width * height, np.inf, np.float32)
     kept: list[tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]] = []
-    for part in _parts(counts[chosen]):
-        item, step = _listed(counts, chosen[part])
-        px = low_x[item] + step % wide[item]
-        py = low_y[item] + step // wide[item]
+    for item, px, py in _boxed(low_x, low_y, wide, (high_y - low_y).clip(0)):
         cx, cy = px.astype(np.float32) + np.float32(0.5), py.astype(np.float32) + np.float32(0.5)
         x0, y0, x1, y1, x2, y2 = (v[item] for v in (x[:, 0], y[:, 0], x[:, 1], y[:, 1], x[:, 2], y[:, 2]))
         a = ((x1 - cx) * (y2 - cy) - (x2 - cx) * (y1 - cy)) / doubled[item]
@@ -77,19 +73,25 @@ def triangles(
     return _front(kept, nearest)
 
 
+def _boxed(
+    low_x: NDArray[Any], low_y: NDArray[Any], wide: NDArray[Any], high: NDArray[Any]
+) -> Iterator[tuple[NDArray[Any], NDArray[Any], NDArray[Any]]]:
+    """The pixels of every item's box, a part of the items at a time: the item of each, its column and its row."""
+    counts = wide * high
+    chosen = np.flatnonzero(counts)
+    for part in _parts(counts[chosen]):
+        item, step = _listed(counts, chosen[part])
+        yield item, low_x[item] + step % wide[item], low_y[item] + step // wide[item]
+
+
 def balls(places: Floats, depths: Floats, radii: Floats, width: int, height: int) -> Hits:
     """The balls in front: places (n, 2), depths (n,) and radii (n,) in pixels; ``where`` is (x, y up, towards us)."""
     low_x, high_x = _span(places[:, :1] + radii[:, None] * _SIDES, width)
     low_y, high_y = _span(places[:, 1:] + radii[:, None] * _SIDES, height)
     wide = (high_x - low_x).clip(0)
-    counts = wide * (high_y - low_y).clip(0)
-    chosen = np.flatnonzero(counts)
     nearest = np.full(width * height, np.inf, np.float32)
     kept: list[tuple[NDArray[np.int64], NDArray[np.int64], Floats, Floats]] = []
-    for part in _parts(counts[chosen]):
-        item, step = _listed(counts, chosen[part])
-        px = low_x[item] + step % wide[item]
-        py = low_y[item] + step // wide[item]
+    for item, px, py in _boxed(low_x, low_y, wide, (high_y - low_y).clip(0)):
         u = (px + np.float32(0.5) - places[item, 0]) / radii[item]
         v = (places[item, 1] - py - np.float32(0.5)) / radii[item]
         inside = np.flatnonzero(u * u + v * v <= 1)
