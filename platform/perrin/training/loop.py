@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import copy
+import gc
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -138,6 +139,8 @@ def run_stage(stage: Stage, task: Task, out: Path, seed: int, report: Report, st
 
 
 def _accelerator(stage: Stage) -> Any:
+    if torch.distributed.is_available():
+        from torch.distributed import nn  # noqa: F401  imported later, its default arguments would hold the group for ever
     from accelerate import Accelerator
     from accelerate.state import AcceleratorState
 
@@ -153,13 +156,18 @@ def meet() -> None:
 
 
 def leave() -> None:
-    """Leave the run's other processes; without this a process that ends later than the first one may abort."""
+    """Leave the run's other processes, and end the threads that talked to them.
+
+    Without this a process that ends later than the first one may abort, and so may one whose threads outlive the
+    interpreter.
+    """
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         from accelerate.state import AcceleratorState
 
         torch.distributed.barrier()
         torch.distributed.destroy_process_group()
         AcceleratorState._reset_state(reset_partial_state=True)
+        gc.collect()  # the wrapped network is a cycle, and holds the group
 
 
 def placed(batch: Any, device: torch.device) -> Any:

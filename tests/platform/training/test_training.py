@@ -76,6 +76,8 @@ from perrin.training.loop import leave
 delay, changes = float(sys.argv[3]), json.loads(sys.argv[4])
 t.run_stage(t.STAGE.model_copy(update=changes), t.Line(delay), Path(sys.argv[2]), 1, lambda *a: None)
 leave()
+names = [task.joinpath("comm").read_text() for task in Path("/proc/self/task").iterdir()]
+assert not any("gloo" in name for name in names), "a thread that outlives the interpreter may abort the process"
 """
 
 
