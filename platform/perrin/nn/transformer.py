@@ -134,6 +134,8 @@ class DiffusionTransformer(nn.Module):
         causal: a frame sees itself and earlier ones.
         dropout: probability, of what each part of a block adds.
         own_modulation: every block is told the condition by a layer of its own.
+        skip: to the result the input is added, number by number times what the last token says. What is nearly clean
+            then passes, where a patch has more numbers than a token can carry.
 
     Attributes:
         recompute: forget what blocks compute inside, and compute it again for the gradient.
@@ -158,8 +160,11 @@ class DiffusionTransformer(nn.Module):
         causal: bool = False,
         dropout: float = 0.0,
         own_modulation: bool = False,
+        skip: bool = False,
     ) -> None:
         super().__init__()
+        if skip and out_channels not in (None, channels):
+            raise ValueError(f"skip: wanted as many channels out as in, {channels}, got {out_channels}")
         self.channels, self.width, self.heads, self.patch, self.time_scale = channels, width, heads, patch, time_scale
         self.dims, self.out_channels, self.recompute = dims, out_channels or channels, False
         self.embed = nn.Linear(channels * patch**dims, width)
@@ -175,7 +180,8 @@ class DiffusionTransformer(nn.Module):
         self.blocks = nn.ModuleList(made)
         self.last_modulation = nn.Linear(width, 2 * width)
         self.out = nn.Linear(width, self.out_channels * patch**dims)
-        for layer in (self.modulation, self.last_modulation, self.out):
+        self.skip = nn.Linear(width, self.out_channels * patch**dims) if skip else None
+        for layer in (self.modulation, self.last_modulation, self.out, *([self.skip] if self.skip else [])):
             nn.init.zeros_(layer.weight)
             nn.init.zeros_(layer.bias)
 
@@ -204,7 +210,8 @@ class DiffusionTransformer(nn.Module):
         frames = x.shape[2] if x.ndim == self.dims + 3 else 0
         h = fold_frames(x) if frames else x
         grid = tuple(side // self.patch for side in h.shape[2:])
-        h = self.embed(patches(h, self.patch))
+        given = patches(h, self.patch)
+        h = self.embed(given)
         c, keys, mask = self.condition(t, context, context_mask, label, h.dtype)
         modulations = self.modulations(c)
         last = self.last_modulation(c).unsqueeze(1)
@@ -219,7 +226,9 @@ class DiffusionTransformer(nn.Module):
             if number < len(residuals):
                 h = h + residuals[number]
         shift, scale = last.chunk(2, dim=-1)
-        out = unpatches(self.out(F.layer_norm(h, (self.width,)) * (1 + scale) + shift), grid, self.patch)
+        h = F.layer_norm(h, (self.width,)) * (1 + scale) + shift
+        out = self.out(h) if self.skip is None else torch.addcmul(self.out(h), self.skip(h), given)
+        out = unpatches(out, grid, self.patch)
         return unfold_frames(out, frames) if frames else out
 
     def condition(

@@ -203,6 +203,24 @@ def test_a_causal_model_does_not_see_the_future(kind: str, causal: bool) -> None
     assert not torch.allclose(one[:, :, 4:], two[:, :, 4:], atol=1e-5)
 
 
+def test_a_skip_passes_what_a_token_cannot_carry() -> None:
+    """A patch has 96 numbers and a token 8: without the skip no weights could give the input back."""
+    network = DiffusionTransformer(6, 8, 1, 1, 16, patch=4, context=0, skip=True).eval()
+    x, t = draw(2, 6, 8, 8), torch.tensor([0.0, 0.5])
+    assert not network(x, t).any()
+    network.skip.bias.data += 1  # type: ignore[union-attr]
+    assert torch.equal(network(x, t), x)
+    awake(network)
+    frames = draw(2, 6, 3, 8, 8)
+    temporal = DiffusionTransformer(6, 8, 1, 1, 16, patch=4, context=0, skip=True, temporal=True).eval()
+    temporal.load_state_dict(network.state_dict(), strict=False)
+    close(
+        temporal(frames, t), torch.stack([network(frames[:, :, i], t) for i in range(3)], dim=2), atol=1e-5, rtol=1e-4
+    )
+    with pytest.raises(ValueError, match="as many channels out as in, 6, got 5"):
+        DiffusionTransformer(6, 8, 1, 1, 16, patch=4, skip=True, out_channels=5)
+
+
 def test_a_temporal_convolution_begins_as_the_identity() -> None:
     x = draw(6, 16, 4, 4)
     assert torch.equal(TemporalConv(16)(x, 3), x)
