@@ -253,8 +253,7 @@ def test_pins_are_complete() -> None:
 
 @pytest.fixture
 def built(packages: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.setattr(recipe, "fetch", lambda item, folder: folder)
-    monkeypatch.setattr(recipe, "extract", lambda item, archive, folder: packages[item.package])
+    monkeypatch.setattr(recipe, "unpacked", lambda item, folder: packages[item.package])
     monkeypatch.setattr(recipe, "SETS", (SETS[0], *(s for s in SETS if s.style in {"3d", "clipart"})))
     return recipe.prepare(tmp_path / "cache", pack=tmp_path / "pack")
 
