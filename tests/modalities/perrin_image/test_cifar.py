@@ -49,7 +49,7 @@ def test_the_package_is_read_row_by_row(tmp_path: Path, monkeypatch: pytest.Monk
         Image.fromarray(pictures.reshape(3, 1024, 3)).save(package / f"{name}.png")
     for name, some in (("train", parts[:5]), ("test", parts[5:])):
         (package / f"{name}_lables.json").write_text(json.dumps(np.concatenate([p[1] for p in some]).tolist()))
-    monkeypatch.setattr(cifar, "fetch", lambda source, folder: folder / source.key)  # the archive is unpacked already
+    monkeypatch.setattr(cifar, "unpacked", lambda source, folder: folder / "unpacked" / source.key)
     data = open_cifar(prepare_cifar(tmp_path, lambda *a: None))
     assert np.array_equal(data.pictures[3:6], parts[1][0])
     assert np.array_equal(data.labels[12:], parts[4][1])
