@@ -13,6 +13,7 @@ References:
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import numpy as np
@@ -58,9 +59,13 @@ def p2(log_snr: npt.ArrayLike, gamma: float = 1.0, k: float = 1.0) -> Array:
     return out
 
 
-def edm(log_snr: npt.ArrayLike, sigma_data: float = 0.5) -> Array:
-    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with sigma^2 = 1 / r, which is r + 1 / sigma_data^2."""
-    return _ratio(log_snr) + sigma_data**-2
+def edm(log_snr: npt.ArrayLike, sigma_data: float = 0.5, most: float = math.inf) -> Array:
+    """(sigma^2 + sigma_data^2) / (sigma sigma_data)^2 with sigma^2 = 1 / r, which is r + 1 / sigma_data^2.
+
+    ``most`` bounds it, for a network that has no preconditioning: what it gets wrong of a nearly clean input would
+    otherwise outweigh all else.
+    """
+    return np.minimum(_ratio(log_snr) + sigma_data**-2, most)
 
 
 def sigmoid(log_snr: npt.ArrayLike, bias: float = -1.0) -> Array:

@@ -107,7 +107,10 @@ def test_loss_weights_are_those_of_their_papers() -> None:
     assert_allclose(loss.weight("min_snr", at), np.minimum(snr, 5))
     assert_allclose(loss.weight("p2", at), snr / (1 + snr))
     sigma = snr**-0.5
-    assert_allclose(loss.weight("edm", at), (sigma**2 + 0.25) / (sigma * 0.5) ** 2)
+    edm = (sigma**2 + 0.25) / (sigma * 0.5) ** 2
+    assert_allclose(loss.weight("edm", at), edm)
+    assert_allclose(loss.weight("edm", at, most=6.0), np.minimum(edm, 6))
+    assert edm.min() < 6 < edm.max()
     assert_allclose(loss.weight("sigmoid", at), snr / (1 + np.exp(at + 1)))
     with pytest.raises(UnknownName, match="one of uniform"):
         loss.weight("harmonic", at)
