@@ -30,12 +30,12 @@ from perrin.modality import Format
 from perrin.models import ModelCard, models
 from perrin.models.plans import plan_of
 from perrin.models.weights import load_network
-from perrin_shape.cloud import Cloud
+from perrin_shape.cloud import Cloud, check
 from perrin_shape.face import ShapeParameters
 from perrin_shape.foreign import DECODER, UPSAMPLER
 from perrin_shape.pictures import preview
 from perrin_shape.point_e import PointE
-from perrin_shape.reading import centred, check
+from perrin_shape.reading import centred
 from perrin_shape.shap_e import Decoder
 from perrin_shape.surface import reconstruct
 from perrin_shape.writing import write

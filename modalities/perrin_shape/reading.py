@@ -14,12 +14,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from perrin.errors import Degenerate, InvalidInput, NotInstalled
+from perrin.errors import InvalidInput, NotInstalled
 from perrin.glb_files import read_parts
 from perrin_shape.cloud import Cloud
 from perrin_shape.mesh import sampled
 
-__all__ = ["LARGEST", "MOST", "POINTS", "centred", "check", "read", "read_said", "thinned"]
+__all__ = ["LARGEST", "MOST", "POINTS", "centred", "read", "read_said", "thinned"]
 
 POINTS = 4096
 """Spread over a mesh."""
@@ -35,9 +35,6 @@ LEAST = 4
 
 ELEMENTS = 30_000_000
 """Numbers that a file may say it holds."""
-
-THINNEST = 0.02
-"""Radii: a cloud whose middle nine tenths are within it of a single place has collapsed."""
 
 Floats = NDArray[np.float32]
 
@@ -111,28 +108,6 @@ def centred(cloud: Cloud) -> Cloud:
     if not reach > 1e-9 * max(1.0, float(np.abs(cloud.points).max(initial=0))):
         raise ValueError("all points are at one place")
     return Cloud((points / reach).astype(np.float32), cloud.normals, cloud.colours)
-
-
-def check(cloud: Cloud) -> None:
-    """Refuse a cloud that is no shape.
-
-    Raises:
-        Degenerate: no points, numbers that are not finite, or nearly all points at one place or on one line.
-    """
-    points = cloud.points
-    if not len(points):
-        raise Degenerate("the shape has no points; try another seed, or less guidance")
-    if not np.isfinite(points).all():
-        raise Degenerate("the shape has points that are not finite; try another seed, or less guidance")
-    middle = np.median(points, axis=0)
-    away = np.linalg.norm(points - middle, axis=1)
-    if np.quantile(away, 0.9) <= THINNEST * max(1.0, float(away.max())) or away.max() < 1e-6:
-        raise Degenerate("the points have collapsed to one place; try another seed, or less guidance")
-    spread = np.linalg.svd((points - points.mean(0)).astype(np.float64), compute_uv=False)
-    if spread[1] < 1e-3 * spread[0]:
-        raise Degenerate("the points have collapsed to a line; try another seed, or less guidance")
-    if len(np.unique(np.round(points / max(float(away.max()), 1e-9), 3), axis=0)) < 0.1 * len(points):
-        raise Degenerate("the points have collapsed to a few places; try another seed, or less guidance")
 
 
 def _kind(data: bytes, name: str) -> str:

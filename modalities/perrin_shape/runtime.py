@@ -25,7 +25,7 @@ from perrin.nn.pictures import PictureNetwork
 from perrin.nn.text import text_encoder
 from perrin.picture_files import read_picture
 from perrin.pictures import over
-from perrin_shape.cloud import Cloud
+from perrin_shape.cloud import Cloud, check
 from perrin_shape.conditions import Told, part_of, picture_tokens
 from perrin_shape.data.draw import picture
 from perrin_shape.face import POINTS, ShapeParameters
@@ -41,9 +41,6 @@ NO_FILES: Mapping[str, InputFile] = {}
 
 ALIKE = 1e-3
 """Latents of which every cell is as near to the mean as this, in deviations of real ones, are of nothing."""
-
-SMALLEST = 0.05
-"""A shape whose farthest points are nearer to each other is a point."""
 
 MOST = 65_536
 """Points of a result."""
@@ -207,15 +204,7 @@ class ShapeRuntime:
 
     def check(self, result: Made) -> None:
         """Refuse a cloud without extent, with few places, or with numbers that are not finite."""
-        points = result.cloud.points
-        if not len(points) or not np.isfinite(points).all():
-            raise Degenerate("the shape has no points, or some that are not finite; try another seed, or less guidance")
-        extent = float(np.linalg.norm(np.ptp(points, axis=0)))
-        if extent < SMALLEST:
-            raise Degenerate("all points of the shape lie in one place; try another seed, prompt, or less guidance")
-        places = len(np.unique((points / (extent * 1e-3)).round(), axis=0))
-        if places < max(16, len(points) // 50):
-            raise Degenerate("the points of the shape lie in few places; try another seed, prompt, or less guidance")
+        check(result.cloud)
 
     def export(self, results: Sequence[Made], format: Format, metadata: Mapping[str, Any]) -> bytes:
         """One shape with its metadata: points, a mesh of them, or pictures."""

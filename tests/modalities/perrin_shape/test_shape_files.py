@@ -18,10 +18,10 @@ from scipy.spatial import cKDTree
 from perrin.commands.inspect import read_metadata
 from perrin.errors import Degenerate, InvalidInput
 from perrin.media import sniff
-from perrin_shape.cloud import Cloud
+from perrin_shape.cloud import Cloud, check
 from perrin_shape.mesh import Mesh, sampled, vertex_normals
 from perrin_shape.pictures import frames, preview, turntable
-from perrin_shape.reading import MOST, POINTS, centred, check, read, read_said, thinned
+from perrin_shape.reading import MOST, POINTS, centred, read, read_said, thinned
 from perrin_shape.writing import FORMATS, write
 
 NOTE = {
