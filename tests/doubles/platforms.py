@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import shutil
 import time
+import uuid
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,7 +17,17 @@ import psutil
 
 from perrin.wire import EventRecord, JobRecord
 
-__all__ = ["Platform"]
+__all__ = ["PATIENCE", "Platform", "vanish"]
+
+PATIENCE = 120.0
+"""Seconds that a test waits for what must come. Nothing takes so long, but on a machine that has other things to do."""
+
+
+def vanish(folder: Path) -> None:
+    """Delete a folder under the hands of those who write to it: at once, and they cannot keep it."""
+    gone = folder.with_name(f"gone-{uuid.uuid4().hex}")
+    folder.rename(gone)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 @dataclass
@@ -32,7 +46,7 @@ class Platform:
     def job(self, job_id: str) -> JobRecord:
         return JobRecord(**self.client.get(f"/jobs/{job_id}").json())
 
-    def wait(self, job_id: str, *states: str, seconds: float = 90.0) -> JobRecord:
+    def wait(self, job_id: str, *states: str, seconds: float = PATIENCE) -> JobRecord:
         end = time.monotonic() + seconds
         while True:
             job = self.job(job_id)
@@ -43,9 +57,11 @@ class Platform:
             time.sleep(0.05)
 
     def at_step(self, job_id: str, step: int) -> JobRecord:
-        end = time.monotonic() + 20
+        """Wait until the job has come so far, which must leave it enough to do for the test to find it still at it."""
+        end = time.monotonic() + PATIENCE
         while True:
             job = self.job(job_id)
+            assert not job.state.terminal, f"it was over before it was seen at step {step}: {job}"
             if job.progress is not None and job.progress.stage == "step" and job.progress.done >= step:
                 return job
             assert time.monotonic() < end, f"step {step} not reached: {job}"
@@ -58,16 +74,35 @@ class Platform:
         lines = self.client.get(f"/jobs/{job_id}/events").text.splitlines()
         return [EventRecord(**json.loads(line[5:])) for line in lines if line.startswith("data:")]
 
+    def tries(self, job: JobRecord) -> int:
+        """How often it was begun. A worker for which the store is too slow to keep a lease gives the job back, and
+        nobody is to blame: on a busy machine that happens, and does not count.
+        """
+        return job.attempts - sum("released by its worker" in event.message for event in self.events(job.id))
+
     def pid(self, name: str) -> int:
         return int(json.loads((self.home / "run.json").read_text())["pids"][name])
 
     def engine(self) -> psutil.Process:
-        below = psutil.Process(self.pid("worker")).children(recursive=True)
-        (engine,) = (process for process in below if process.name() == "perrin-engine")
-        return engine
+        """The worker's only engine process, once there is one."""
+        end = time.monotonic() + PATIENCE
+        while True:
+            found = list(self._engines())
+            if len(found) == 1:
+                return found[0]
+            assert time.monotonic() < end, f"{len(found)} engines"
+            time.sleep(0.05)
+
+    def _engines(self) -> Iterator[psutil.Process]:
+        with suppress(psutil.NoSuchProcess, KeyError):
+            for process in psutil.Process(self.pid("worker")).children(recursive=True):
+                with suppress(psutil.NoSuchProcess):
+                    if process.name() == "perrin-engine" and process.status() != psutil.STATUS_ZOMBIE:
+                        yield process
 
     def idle(self) -> None:
-        end = time.monotonic() + 20
+        """Wait until a worker has nothing to do."""
+        end = time.monotonic() + PATIENCE
         while not any(worker["state"] == "idle" for worker in self.client.get("/workers").json()):
             assert time.monotonic() < end, "no idle worker"
             time.sleep(0.05)

@@ -55,7 +55,7 @@ def serve(settings: Settings) -> Iterator[Served]:
         store = JobStore(settings.store_url)
         yield Served(address(listener), settings, store, ArtifactStore(settings.artifacts_path))
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
         store.close()
 
 

@@ -1,4 +1,4 @@
-"""Private servers for tests: PostgreSQL, Redis and RabbitMQ on free ports, in folders that go away.
+"""Private servers for tests: PostgreSQL, Redis and RabbitMQ on ports of their own, in folders that go away.
 
 Each can be started, stopped, killed and started again on the same port with the same data, or with its data deleted::
 
@@ -26,16 +26,23 @@ from pathlib import Path
 import pytest
 from guard import Guard
 
-__all__ = ["PostgreSQL", "RabbitMQ", "Redis", "Server", "free_port", "need"]
+__all__ = ["PostgreSQL", "RabbitMQ", "Redis", "Server", "hold_port", "need"]
 
-START_SECONDS = 60.0
+START_SECONDS = 120.0
+STOP_SECONDS = 120.0
 
 
-def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def hold_port() -> socket.socket:
+    """A free TCP port, kept for a server that sets SO_REUSEADDR, as all of these do, until the socket is closed.
+
+    The socket is bound and does not listen: the server can be started there, and again, connections are refused while
+    it is away, and the system gives the port to nobody who asks for any. A port that was only looked up may belong to
+    a neighbour's server a moment later, which then answers in this one's place.
+    """
+    holder = socket.socket()
+    holder.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    holder.bind(("127.0.0.1", 0))
+    return holder
 
 
 def need(there: object, what: str, how: str) -> None:
@@ -59,7 +66,8 @@ class Server:
 
     def __init__(self, guard: Guard) -> None:
         self.guard = guard
-        self.port = free_port()
+        self._held = hold_port()
+        self.port = int(self._held.getsockname()[1])
         self.folder = guard.folder / f"{self.name}-{self.port}"
         self.process: subprocess.Popen[bytes] | None = None
         self.prepare()
@@ -105,7 +113,7 @@ class Server:
                 os.killpg(self.process.pid, signal.SIGKILL)
             else:
                 self.process.send_signal(self.STOPS[how])
-        self.process.wait(30)
+        self.process.wait(STOP_SECONDS)
         self.process = None
 
     def restart(self, how: str = "stop") -> None:
@@ -235,7 +243,8 @@ class RabbitMQ(Server):
 
     def __init__(self, guard: Guard, config: Mapping[str, object] | None = None) -> None:
         self._config = dict(config or {})
-        self._dist, self._epmd_port = free_port(), free_port()
+        self._more = hold_port(), hold_port()
+        self._dist, self._epmd_port = (int(holder.getsockname()[1]) for holder in self._more)
         self._epmd: subprocess.Popen[bytes] | None = None
         super().__init__(guard)
 

@@ -39,7 +39,7 @@ def test_servers_do_not_outlive_a_test_that_is_killed() -> None:
     assert len(everything) > len(started), "PostgreSQL has processes of its own"
     process.send_signal(signal.SIGKILL)
     process.communicate()
-    psutil.wait_procs(everything, timeout=10)
+    psutil.wait_procs(everything, timeout=60)
     assert [p for p in everything if p.is_running() and p.status() != psutil.STATUS_ZOMBIE] == []
     assert not Path(folder).exists()
 

@@ -14,7 +14,7 @@ from guard import Guard
 from harness.backends import on_both_databases, on_postgresql, on_servers
 from harness.breaking import delete_broker, flush_broker, hold_database, restart_broker, silence
 from harness.checker import CLAIM_SECONDS, RECONCILER_SECONDS, SLACK_SECONDS, judge
-from harness.clients import MENU, Clients, submit
+from harness.clients import MENU, Clients, meet, submit
 from harness.cluster import Backend, Cluster
 from harness.processes import engines_of, wait_for
 
@@ -23,6 +23,12 @@ from perrin_orchestration.store import JobStore
 from perrin_orchestration.transport import HintSender, make_app
 
 TWICE = range(2)
+
+BUSY = 4.0
+"""How much longer than promised anything may take, on a machine that has four other things to do."""
+
+GRACE = 0.5
+"""Seconds that such a machine may take to stop what was told to."""
 
 Breaker = Callable[[Cluster, random.Random], object]
 
@@ -54,8 +60,8 @@ def see_jobs_through(cluster: Cluster, rng: random.Random, how: Breaker) -> None
     after = submit(cluster, MENU[2])
     for job_id in (before, after):
         row = cluster.wait(job_id, "succeeded")
-        assert row["attempts"] == 1
-        assert row["started_at"] - row["created_at"] < 10, "the reconciler hints again"
+        assert cluster.tries(job_id) == 1
+        assert row["started_at"] - row["created_at"] < 10 * BUSY, "the reconciler hints again"
 
 
 @on_postgresql
@@ -101,12 +107,13 @@ def test_a_lost_answer_to_a_results_commit_makes_one_result(judged: Cluster) -> 
         before = sum(proxy.lost for proxy in judged.proxies.values())
         for worker in judged.workers:
             judged.proxies[worker.name].lose_answer(b"image/x-portable-graymap")
-        row = judged.wait(submit(judged, MENU[0]), "succeeded")
+        job_id = submit(judged, MENU[0])
+        judged.wait(job_id, "succeeded")
         for proxy in judged.proxies.values():
             proxy.forget()
         assert sum(proxy.lost for proxy in judged.proxies.values()) == before + 1
         judged.history.broke("lose answers", "worker")
-        assert row["attempts"] == 1, "it was found to be committed"
+        assert judged.tries(job_id) == 1, "it was found to be committed"
 
 
 def test_the_same_message_a_hundred_times_and_in_any_order_is_one_claim(judged: Cluster, rng: random.Random) -> None:
@@ -122,7 +129,7 @@ def test_the_same_message_a_hundred_times_and_in_any_order_is_one_claim(judged: 
         assert all(early + late), "the broker took them"
         for job_id in jobs:
             row = judged.wait(job_id, "succeeded")
-            assert (row["epoch"], row["attempts"]) == (1, 1)
+            assert (judged.tries(job_id), row["epoch"]) == (1, row["attempts"])
     app.close()
 
 
@@ -146,41 +153,43 @@ def forgetful(backend: Backend, guard: Guard, plugin: Path) -> Iterator[Cluster]
 @on_postgresql
 def test_a_worker_that_cannot_reach_the_database_stops_before_its_lease_ends(forgetful: Cluster) -> None:
     for seed, moment in ((201, "any moment"), (202, "in the middle of a transaction")):
-        job_id = submit(forgetful, {"seed": seed, "steps": 70, "delay": 0.06})
-        found = forgetful.holding(job_id, where=lambda found: found.stage == "step" and found.done > 3)
-        worker = forgetful.worker_of(found)
+        parameters = {"seed": seed, "steps": 100, "delay": 0.06}
+        found = meet(forgetful, parameters, lambda found: found.stage == "step" and found.done > 3)
+        job_id, worker = found.job, forgetful.worker_of(found)
         assert worker is not None
         proxy = forgetful.proxies[worker.name]
         pids = {engine.pid for engine in engines_of(worker.pid)}
         if moment != "any moment":
             proxy.deaf_after(job_id.encode())  # the job's row is locked, and its holder silent
-            wait_for(lambda: proxy.is_deaf, 5, "no transaction about the job")  # noqa: B023
+            wait_for(lambda: proxy.is_deaf, "no transaction about the job")  # noqa: B023
         with silence(forgetful, worker.name):
             time.sleep(0.1)
             row = forgetful.observer.job(job_id)
             left = row["lease_until"] - time.time()  # a busy machine's units are slow, and its leases longer
             over = time.monotonic() + left
-            later = forgetful.holding(job_id, left + 20, lambda held: held.epoch > row["epoch"])  # noqa: B023
+            later = forgetful.holding(job_id, lambda held: held.epoch > row["epoch"])  # noqa: B023
+            assert later is not None, "its holder could not be heard, and ended it"
             assert later.owner != found.owner
             took = time.monotonic() - over
             time.sleep(0.5)
-        late = [at - over for at, pid, _ in steps_of(forgetful, seed) if pid in pids and at > over]
+        late = [at - over for at, pid, _ in steps_of(forgetful, seed) if pid in pids and at > over + GRACE]
         assert late == [], "it went on computing after its lease was over"
-        assert took < RECONCILER_SECONDS + CLAIM_SECONDS + SLACK_SECONDS + 2.0, "its lock kept the job from the others"
+        bound = BUSY * (RECONCILER_SECONDS + CLAIM_SECONDS + SLACK_SECONDS)
+        assert took < bound, "its lock kept the job from the others"
         forgetful.wait(job_id, "succeeded")
         forgetful.ready()
 
 
 @on_both_databases
 def test_workers_stop_when_the_database_is_held_for_longer_than_their_leases(forgetful: Cluster) -> None:
-    job_id = submit(forgetful, {"seed": 211, "steps": 60, "delay": 0.06})
-    forgetful.holding(job_id, where=lambda found: found.stage == "step" and found.done > 3)
+    parameters = {"seed": 211, "steps": 100, "delay": 0.06}
+    job_id = meet(forgetful, parameters, lambda found: found.stage == "step" and found.done > 3).job
     with hold_database(forgetful):
         row = forgetful.observer.job(job_id)
         over = time.monotonic() + row["lease_until"] - time.time()
-        time.sleep(row["lease_until"] - time.time() + 1.0)
+        time.sleep(max(0.0, row["lease_until"] - time.time()) + GRACE + 1.0)
         held = time.monotonic()
-    late = [at - over for at, _, _ in steps_of(forgetful, 211) if over < at < held]
+    late = [at - over for at, _, _ in steps_of(forgetful, 211) if over + GRACE < at < held]
     assert late == [], "it went on computing after its lease was over"
     ended = forgetful.wait(job_id, "succeeded")
     told = [event["message"] for event in forgetful.observer.events(job_id) if event["message"]]
@@ -189,9 +198,8 @@ def test_workers_stop_when_the_database_is_held_for_longer_than_their_leases(for
 
 @on_both_databases
 def test_reconcilers_at_the_same_moment_make_no_difference(judged: Cluster) -> None:
-    job_id = submit(judged, MENU[1])
-    found = judged.holding(job_id, where=lambda found: found.stage == "step")
-    worker = judged.worker_of(found)
+    found = meet(judged, MENU[1] | {"steps": 60}, lambda found: found.stage == "step")
+    job_id, worker = found.job, judged.worker_of(found)
     assert worker is not None
     held = judged.held_by(worker)
     worker.send(9)

@@ -72,27 +72,27 @@ def fill_under(cluster: Cluster, fill: Callable[[], None], message: str) -> None
     """A job that may not wait runs while the disk fills: it has failed, and nobody begins what would fail as well."""
     soon = (datetime.now(UTC) + timedelta(seconds=9)).isoformat()
     doomed = submit(cluster, MENU[0] | {"seed": 21, "steps": 20}, deadline=soon)
-    cluster.holding(doomed, where=lambda found: found.stage == "step")
+    assert cluster.holding(doomed, where=lambda found: found.stage == "step") is not None
     fill()
     row = cluster.wait(doomed, "failed")
     assert row["error_kind"] == "storage"
     assert message in row["error_message"]
-    pool = wait_for(lambda: (found := pool_of(cluster))["state"] == "blocked" and found, 10, "not blocked")
+    pool = wait_for(lambda: (found := pool_of(cluster))["state"] == "blocked" and found, "not blocked")
     assert message in pool["reason"]
     staging = cluster.home.parent / "disk-sqlite" / "artifacts" / "staging"
-    wait_for(lambda: not any(staging.iterdir()), 5, "staging is not cleaned")  # other jobs may be about to end
+    wait_for(lambda: not any(staging.iterdir()), "staging is not cleaned")  # other jobs may be about to end
 
 
 @on_sqlite
 def test_a_disk_without_room_fails_the_job_and_blocks_the_pool_until_there_is(cramped: Cluster, disk: Disk) -> None:
     began = time.time()
-    patient = submit(cramped, MENU[0] | {"steps": 25})
+    patient = submit(cramped, MENU[0] | {"steps": 60})
     fill_under(cramped, disk.fill, "has 0 MiB free")
     refused = cramped.http.post("/jobs", json={"modality": "dots", "parameters": MENU[1]})
     assert (refused.status_code, refused.json()["error"]["kind"]) == (507, "StorageError")
-    wait_for(lambda: cramped.observer.job(patient)["state"] == "waiting", 10, "it does not wait for another try")
+    wait_for(lambda: cramped.observer.job(patient)["state"] == "waiting", "it does not wait for another try")
     disk.free()
-    wait_for(lambda: pool_of(cramped)["state"] == "open", 6, "it does not open by itself")
+    wait_for(lambda: pool_of(cramped)["state"] == "open", "it does not open by itself")
     assert pool_of(cramped)["reason"] == ""
     cramped.wait(patient, "succeeded")
     cramped.history.broke("disk full", "artifacts", since=began)

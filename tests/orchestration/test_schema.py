@@ -219,7 +219,8 @@ def test_a_postgresql_store_goes_through_pg_dump_and_pg_restore(
     assert schema.check(restored.database) == schema.newest()
     assert {job.id: restored.events(job.id) for job in jobs} == before
     now = time.time()
-    worker = Worker("w", "h", 1, "cpu", "dots", "busy", (), now, now)
+    lately = now + 600  # however long the command takes to start
+    worker = Worker("w", "h", 1, "cpu", "dots", "busy", (), now, lately)
     restored.workers.seen(worker)
     refused = perrin("db", "settle")
     assert (refused.returncode, "1 workers have been seen" in refused.stderr) == (2, True)

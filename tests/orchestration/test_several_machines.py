@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -17,39 +15,24 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from platforms import Platform
+from guard import Guard
+from platforms import PATIENCE, Platform
 from s3 import BUCKET, S3Server
+from servers import Redis, hold_port
 
 from perrin.wire import WorkerRecord
 
-LEASE = 4.0
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+LEASE = 5.0
 
 
 @pytest.fixture
-def redis(tmp_path: Path) -> Iterator[str]:
+def redis() -> Iterator[str]:
     """URL of a private Redis."""
-    program = shutil.which("redis-server")
-    if program is None:
-        pytest.skip("no Redis on this machine: apt-get install redis-server")
-    port = free_port()
-    options = ["--port", str(port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no", "--dir", str(tmp_path)]
-    process = subprocess.Popen([program, *options], stdout=subprocess.DEVNULL)
-    end = time.monotonic() + 20
-    while True:
-        with socket.socket() as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    yield f"redis://127.0.0.1:{port}/0"
-    process.kill()
-    process.wait()
+    Redis.needed()
+    with Guard() as guard:
+        server = Redis(guard)
+        server.start()
+        yield server.url
 
 
 @dataclass
@@ -61,7 +44,7 @@ class Machine:
 
     def perrin(self, *arguments: str) -> str:
         done = subprocess.run(
-            [sys.executable, "-m", "perrin", *arguments], env=self.all, capture_output=True, text=True, timeout=60
+            [sys.executable, "-m", "perrin", *arguments], env=self.all, capture_output=True, text=True, timeout=PATIENCE
         )
         assert done.returncode == 0, done.stderr
         return done.stdout.strip()
@@ -109,8 +92,8 @@ def studio(dots: Path, postgres_empty: str, redis: str, s3: S3Server, tmp_path: 
         machine.home.mkdir()
     front.perrin("db", "upgrade")
     key = front.perrin("db", "key", "ann")
-    port = free_port()
     with ExitStack() as stack:
+        port = stack.enter_context(hold_port()).getsockname()[1]
         front.start(stack, "gateway", "--port", str(port))
         workers = [machine.start(stack, "worker", "--cpu", "--pool", "dots") for machine in (left, right)]
         headers = {"Authorization": f"Bearer {key}"}
@@ -119,7 +102,7 @@ def studio(dots: Path, postgres_empty: str, redis: str, s3: S3Server, tmp_path: 
             base_url=f"http://127.0.0.1:{port}/v1", headers=headers, transport=transport, timeout=60
         ) as client:
             made = Studio(Platform(tmp_path / "none", client), workers)
-            end = time.monotonic() + 60
+            end = time.monotonic() + PATIENCE
             while sum(worker.state == "idle" for worker in made.records()) < 2:
                 assert time.monotonic() < end, (left.home / "log").read_text()
                 time.sleep(0.1)
@@ -129,7 +112,7 @@ def studio(dots: Path, postgres_empty: str, redis: str, s3: S3Server, tmp_path: 
 
 def test_two_machines_share_the_work_and_one_goes_on_where_the_other_was_killed(studio: Studio) -> None:
     platform = studio.platform
-    parameters = {"steps": 40, "count": 2, "delay": 0.05}
+    parameters = {"steps": 60, "count": 2, "delay": 0.05}
     undisturbed = platform.bytes(platform.wait(platform.submit(**parameters), "succeeded"))
     jobs = [platform.submit(**parameters) for _ in range(6)]
     for job_id in jobs:
@@ -147,7 +130,7 @@ def test_two_machines_share_the_work_and_one_goes_on_where_the_other_was_killed(
         job = platform.wait(job_id, "succeeded")
         assert job.worker != lost
         assert platform.bytes(job) == undisturbed
-        assert job.attempts == (2 if job_id in moved else 1)
+        assert platform.tries(job) == (2 if job_id in moved else 1)
         ends = [event for event in platform.events(job_id) if event.state.terminal]
         assert len(ends) == 1
     for job_id in moved:

@@ -23,7 +23,7 @@ def database(postgres_migrated: str) -> Iterator[Database]:
 
 def test_it_is_the_servers_time_whatever_this_machines_clock_says(database: Database) -> None:
     clock = ServerClock(database, local=lambda: time.time() + HOUR)
-    assert abs(clock() - time.time()) < 0.5  # the server runs on this machine
+    assert abs(clock() - time.time()) < HOUR / 2  # the server runs on this machine
 
 
 def test_between_two_questions_the_monotonic_clock_counts(database: Database) -> None:
@@ -33,7 +33,7 @@ def test_between_two_questions_the_monotonic_clock_counts(database: Database) ->
     now[0] += ASK_SECONDS / 2
     assert clock() - first == pytest.approx(ASK_SECONDS / 2)
     now[0] += ASK_SECONDS
-    assert abs(clock() - time.time()) < 0.5, "asked again"
+    assert abs(clock() - time.time()) < ASK_SECONDS, "asked again: it would be one and a half times that ahead"
 
 
 def test_while_the_server_is_away_the_last_answer_counts_and_before_any_the_local_clock() -> None:
@@ -46,7 +46,7 @@ def test_two_stores_agree_on_when_a_lease_ends(postgres_migrated: str, monkeypat
     right = JobStore(postgres_migrated)
     ann = right.people.add("ann")
     right.submit(NewJob(ann.id, "dots", "dots-1", {}, "pgm", "dots"))
-    (job,) = right.claim("one", "w", ["dots"], 1, 30.0)
+    (job,) = right.claim("one", "w", ["dots"], 1, HOUR / 2)
     honest = time.time
     monkeypatch.setattr(time, "time", lambda: honest() + HOUR)
     wrong = JobStore(postgres_migrated)

@@ -39,7 +39,7 @@ def gateway(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Gateway
 
 @pytest.fixture
 def client(gateway: Gateway) -> Iterator[Client]:
-    with Client(gateway.url, KEY, timeout=5) as made:
+    with Client(gateway.url, KEY, timeout=60) as made:
         yield made
 
 
@@ -55,10 +55,10 @@ def test_the_environment_goes_before_the_run_file(
 ) -> None:
     (tmp_path / "home" / "run.json").write_text(json.dumps({"url": "http://127.0.0.1:9", "api_key": "other"}))
     monkeypatch.setenv("PERRIN_URL", gateway.url)
-    with Client(timeout=5) as client, pytest.raises(NotAllowed):
+    with Client(timeout=60) as client, pytest.raises(NotAllowed):
         client.jobs()  # the key of another platform is not handed to this one
     monkeypatch.setenv("PERRIN_API_KEY", KEY)
-    with Client(timeout=5) as client:
+    with Client(timeout=60) as client:
         assert client.jobs() == []
 
 
@@ -179,7 +179,7 @@ def test_no_event_is_lost_or_doubled_by_broken_connections(
     threading.Timer(0.1, gateway.run, (job.id, 6)).start()
     if broken_after == 0:
         threading.Timer(0.3, setattr, (gateway, "events_per_stream", 10**9)).start()
-    events = list(job.events(timeout=20))
+    events = list(job.events(timeout=120))
     assert [event.number for event in events] == list(range(1, 10))
     assert events[-1].state is JobState.SUCCEEDED
     assert [event.number for event in job.events(after=5)] == [6, 7, 8, 9]
@@ -190,7 +190,7 @@ def test_a_gateway_that_comes_back_is_found_again(client: Client, gateway: Gatew
     job = client.submit("dots", prompt="a dot")
     gateway.refuse = 6
     threading.Timer(0.3, gateway.run, (job.id, 2)).start()
-    assert [event.number for event in job.events(timeout=20)] == [1, 2, 3, 4, 5]
+    assert [event.number for event in job.events(timeout=120)] == [1, 2, 3, 4, 5]
 
 
 def test_a_gateway_that_stays_away_ends_the_stream(

@@ -78,7 +78,7 @@ def test_what_has_no_length_is_refused(data: bytes) -> None:
 
 
 @given(st.sampled_from(sorted(FILES)), st.data())
-@settings(max_examples=200, deadline=2000)
+@settings(max_examples=200)
 def test_broken_files_are_refused_or_measured(name: str, data: st.DataObject) -> None:
     broken = bytearray(FILES[name][: data.draw(st.integers(16, len(FILES[name])))])
     for _ in range(data.draw(st.integers(0, 4))):

@@ -22,7 +22,7 @@ from harness.processes import Keeper, engines_of
 __all__ = [
     "delete_broker",
     "flush_broker",
-    "freeze",
+    "frozen",
     "hold_database",
     "kill_engine",
     "kill_gateway",
@@ -68,17 +68,20 @@ def kill_gateway(cluster: Cluster) -> Fault:
     return cluster.history.broke("kill gateway", "gateway")
 
 
-def freeze(cluster: Cluster, worker: Keeper, whom: str, seconds: float) -> Fault:
-    """SIGSTOP to a worker's ``engine``, ``supervisor`` or ``both``, and SIGCONT after a while."""
+@contextmanager
+def frozen(cluster: Cluster, worker: Keeper, whom: str) -> Iterator[None]:
+    """SIGSTOP to a worker's ``engine``, ``supervisor`` or ``both``, and SIGCONT at the end."""
     began, held = time.time(), cluster.held_by(worker)
     processes = engines_of(worker.pid) if whom != "supervisor" else []
     if whom != "engine":
         with suppress(psutil.Error):
             processes.append(psutil.Process(worker.pid))
     send_signal(processes, signal.SIGSTOP)
-    time.sleep(seconds)
-    send_signal(processes, signal.SIGCONT)
-    return cluster.history.broke(f"stop {whom}", worker.name, held, since=began)
+    try:
+        yield
+    finally:
+        send_signal(processes, signal.SIGCONT)
+        cluster.history.broke(f"stop {whom}", worker.name, held, since=began)
 
 
 # --- the way to the database ------------------------------------------------------------------------------------------
@@ -198,7 +201,9 @@ def cut_off(cluster: Cluster, rng: random.Random) -> Fault:
 def stop_process(cluster: Cluster, rng: random.Random) -> Fault:
     """Engine, supervisor or both stand still past their leases, and wake up."""
     whom = rng.choice(["engine", "supervisor", "both"])
-    return freeze(cluster, rng.choice(cluster.workers), whom, LEASE_SECONDS * rng.uniform(1.2, 2.0))
+    with frozen(cluster, rng.choice(cluster.workers), whom):
+        time.sleep(LEASE_SECONDS * rng.uniform(1.2, 2.0))
+    return cluster.history.faults[-1]
 
 
 SERVER_FAULTS: Mapping[str, tuple[Callable[[Cluster, random.Random], Fault | None], tuple[str, ...]]] = {

@@ -39,6 +39,7 @@ _HOLDINGS = sa.text(
 )
 _WORKERS = sa.text("SELECT id, pid FROM workers ORDER BY started_at")
 _LIVE = sa.text("SELECT COUNT(*) FROM jobs WHERE finished_at IS NULL")
+_SUCCEEDED = sa.text("SELECT COUNT(*) FROM jobs WHERE state = 'succeeded'")
 _JOB = sa.text("SELECT * FROM jobs WHERE id = :id")
 _EVENTS = sa.text("SELECT * FROM events WHERE job_id = :id ORDER BY number")
 
@@ -65,6 +66,11 @@ class Observer:
     def live(self) -> int:
         """How many jobs have not ended."""
         rows = self._rows(_LIVE)
+        return int(next(iter(rows[0].values()))) if rows else 0
+
+    def succeeded(self) -> int:
+        """How many jobs have succeeded."""
+        rows = self._rows(_SUCCEEDED)
         return int(next(iter(rows[0].values()))) if rows else 0
 
     def job(self, job_id: str) -> Mapping[str, Any]:

@@ -14,9 +14,12 @@ from pathlib import Path
 import psutil
 from guard import Guard
 
-__all__ = ["Keeper", "engines_of", "wait_for"]
+__all__ = ["PATIENCE", "Keeper", "engines_of", "wait_for"]
 
 AGAIN_SECONDS = 0.05
+
+PATIENCE = 120.0
+"""Seconds that are waited for what must come. Nothing takes so long, but on a machine that has other things to do."""
 
 
 def engines_of(pid: int) -> list[psutil.Process]:
@@ -96,7 +99,7 @@ class Keeper:
                 self._process.kill()
 
 
-def wait_for(condition: object, seconds: float, what: str, pause: float = 0.02) -> object:
+def wait_for(condition: object, what: str, seconds: float = PATIENCE, pause: float = 0.02) -> object:
     """What ``condition()`` answers once it is true.
 
     Raises:

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 from guard import Guard
+from platforms import vanish
 from servers import RabbitMQ, Redis
 
 from perrin.settings import Settings
@@ -45,7 +45,7 @@ class Carrier:
         if self.server is not None:
             self.server.stop("kill")
         else:
-            shutil.rmtree(self.home / "broker")
+            vanish(self.home / "broker")
 
     def start(self) -> None:
         """Bring it back."""

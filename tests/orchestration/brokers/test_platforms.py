@@ -81,13 +81,13 @@ def test_a_job_longer_than_redis_waits_for_an_acknowledgement_runs_once_and_cele
     with platform(tmp_path, server, monkeypatch) as made:
         steps = int(2.2 * 2 * EXPIRES)  # 2 EXPIRES is the visibility timeout, looked at every 10 s
         job_id = made.submit(seed=11, steps=steps, delay=1.0)
-        made.wait(job_id, "running", 20)
+        made.wait(job_id, "running", 120)
         for _ in range(3):
-            (answer,) = made.app.control.ping(timeout=5.0, limit=1)
+            (answer,) = made.app.control.ping(timeout=60.0, limit=1)
             assert list(answer.values()) == [{"ok": "pong"}]
-        (queues,) = made.app.control.inspect(timeout=5.0, limit=1).active_queues().values()
+        (queues,) = made.app.control.inspect(timeout=60.0, limit=1).active_queues().values()
         assert "perrin.dots" in [queue["name"] for queue in queues]
-        made.wait(job_id, "succeeded", steps + 30)
+        made.wait(job_id, "succeeded", steps + 120)
         made.ran_once(job_id, 11, steps)
     server.stop("kill")
 
@@ -107,7 +107,7 @@ def test_a_job_of_three_times_rabbitmqs_consumer_timeout_runs_once(
         made.ran_once(job_id, 12, 20)
         job = made.get(f"/jobs/{job_id}")
         print("ran from", job["started_at"], "to", job["finished_at"])
-        (answer,) = made.app.control.ping(timeout=5.0, limit=1)
+        (answer,) = made.app.control.ping(timeout=60.0, limit=1)
         assert list(answer.values()) == [{"ok": "pong"}]
     logs = "".join(path.read_text() for path in Path(server.folder / "log").glob("*.log"))
     assert "timed out" not in logs.lower(), logs

@@ -46,8 +46,13 @@ def finish(engine: Engine, ticks: int = 1000) -> list[Event]:
     raise AssertionError(f"still busy after {ticks} ticks: {engine.requests}")
 
 
+def still(**options: Any) -> Engine:
+    """An engine whose time stands still unless a test moves it: how busy the machine is matters to no tick."""
+    return Engine(**{"clock": Clock(), **options})
+
+
 def run(*requests: Request, **options: Any) -> dict[str, Finished | Failed]:
-    engine = Engine(**options)
+    engine = still(**options)
     for one in requests:
         engine.admit(one)
     return ends(finish(engine))
@@ -75,7 +80,7 @@ MIXED = [
 
 
 def test_requests_of_different_samplers_steps_and_guidance_share_every_call() -> None:
-    engine = Engine()
+    engine = still()
     for one in MIXED:
         engine.admit(one)
     for _ in range(3):
@@ -102,7 +107,7 @@ def test_outside_its_guidance_interval_a_request_costs_one_branch() -> None:
 
 
 def test_other_shapes_and_strict_requests_have_calls_of_their_own() -> None:
-    engine = Engine()
+    engine = still()
     for one in (request("a"), request("b"), request("long", length=7), request("strict", strict=True)):
         engine.admit(one)
     for _ in range(3):
@@ -149,7 +154,7 @@ def first_row(engine: Engine, name: str) -> int:
 
 @pytest.mark.parametrize("others", [{}, {"strict": True}, {"length": 9}, {"prompt": "steered"}], ids=str)
 def test_a_request_starts_within_two_ticks_whatever_else_is_in_flight(others: dict[str, Any]) -> None:
-    engine = Engine()
+    engine = still()
     for number in range(10):
         engine.admit(request(f"old-{number}", steps=50, seed=number, **others))
     engine.admit(request("first"))
@@ -161,7 +166,7 @@ def test_a_request_starts_within_two_ticks_whatever_else_is_in_flight(others: di
 
 
 def test_a_model_being_loaded_keeps_nobody_waiting_for_the_one_after() -> None:
-    engine = Engine()
+    engine = still()
     engine.admit(request("a", steps=50))
     assert first_row(engine, "a") == 3
     engine.admit(request("b", model="blend-2"))
@@ -196,7 +201,7 @@ def test_a_request_that_fails_ends_alone_with_its_reason(values: dict[str, Any],
 
 
 def test_bad_parameters_never_enter() -> None:
-    engine = Engine()
+    engine = still()
     with pytest.raises(InvalidInput, match="sampler"):
         engine.admit(request("a", sampler="magic"))
     with pytest.raises(InvalidInput, match="model"):
@@ -241,7 +246,7 @@ def test_a_hanging_plugin_is_named_before_it_is_called() -> None:
 
 
 def test_a_cancelled_request_is_heard_of_no_more() -> None:
-    engine = Engine(capacity=1)
+    engine = still(capacity=1)
     engine.admit(request("a"))
     engine.admit(request("in line"))
     engine.tick()
@@ -254,7 +259,7 @@ def test_a_cancelled_request_is_heard_of_no_more() -> None:
 
 
 def test_a_paused_request_stands_still_and_goes_on_to_the_same_bits() -> None:
-    engine = Engine()
+    engine = still()
     engine.admit(request("a", sampler="dpmpp_2m", steps=6))
     first_row(engine, "a")
     engine.pause("a")
@@ -273,14 +278,14 @@ def test_a_paused_request_stands_still_and_goes_on_to_the_same_bits() -> None:
 
 def test_a_saved_request_goes_on_in_another_engine_from_its_row() -> None:
     one = request("a", sampler="ddpm", steps=6, guidance=2.0)
-    engine = Engine()
+    engine = still()
     engine.admit(one)
     assert engine.save("a") is None
     for _ in range(3):
         first_row(engine, "a") if engine.save("a") is None else engine.tick()
     state = engine.save("a")
     assert state is not None
-    other = Engine()
+    other = still()
     other.admit(request("a", sampler="ddpm", steps=6, guidance=2.0, state=state))
     events = finish(other)
     rows = [e.done for e in events if isinstance(e, Progress) and e.stage == "step"]
@@ -304,7 +309,7 @@ def test_previews_come_at_their_own_pace() -> None:
 
 
 def test_the_line_is_fair_between_owners() -> None:
-    engine = Engine(capacity=2)
+    engine = still(capacity=2)
     for number in range(6):
         engine.admit(request(f"ann-{number}", owner="ann"))
     for number in range(2):
@@ -315,7 +320,7 @@ def test_the_line_is_fair_between_owners() -> None:
 
 
 def test_priority_goes_first_in_the_line_and_none_is_forgotten() -> None:
-    engine = Engine(capacity=1)
+    engine = still(capacity=1)
     for name, priority in (("low", -1), ("normal", 0), ("high", 5)):
         engine.admit(request(name, priority=priority))
     order = [e.id for e in finish(engine) if isinstance(e, Finished)]
@@ -449,7 +454,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("small")
 def test_out_of_memory_splits_the_batch_and_is_remembered() -> None:
-    engine = Engine()
+    engine = still()
     wanted = [request(f"r-{n}", seed=n, steps=4, count=1 + n) for n in range(5)]
     for one in wanted:
         engine.admit(one)
@@ -474,7 +479,7 @@ def test_what_does_not_fit_alone_fails_alone_with_what_it_needs() -> None:
 
 
 def test_idle_models_make_room_for_a_sample_before_it_fails(monkeypatch: pytest.MonkeyPatch) -> None:
-    engine = Engine()
+    engine = still()
     engine.admit(request("a"))
     finish(engine)
 
@@ -519,7 +524,7 @@ def test_the_model_used_longest_ago_goes_and_pinned_ones_stay(monkeypatch: pytes
 
 def test_a_model_in_use_stays_and_whoever_waits_for_room_is_next(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BlendRuntime, "weights", 100)
-    engine = Engine(memory=500)
+    engine = still(memory=500)
     engine.admit(request("a", steps=5))
     engine.tick()
     engine.tick()
@@ -541,7 +546,7 @@ def test_a_model_larger_than_memory_fails_with_what_it_needs() -> None:
 
 
 def test_memory_is_flat_over_many_requests() -> None:
-    engine = Engine(capacity=8)
+    engine = still(capacity=8)
 
     def many(count: int) -> None:
         for number in range(count):

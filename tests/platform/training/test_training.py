@@ -6,12 +6,11 @@ import json
 import os
 import random
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -22,6 +21,7 @@ from torch import nn
 
 from perrin.diffusion.state import Fields
 from perrin.errors import Conflict, InvalidInput, NotFound, SamplingError
+from perrin.training import loop
 from perrin.training.ema import Averages, gamma_of_width
 from perrin.training.loop import CHECKPOINT, learning_rate, placed, run_stage
 from perrin.training.recipe import Recipe, Stage, read_recipe
@@ -81,6 +81,24 @@ assert not any("gloo" in name for name in names), "a thread that outlives the in
 """
 
 
+FORKS = """
+import json, os, sys
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+import accelerate, torch.utils.tensorboard
+import test_training as t
+for line in sys.stdin:
+    delay, changes = json.loads(line)
+    pid = os.fork()
+    if pid == 0:
+        t.run_stage(t.STAGE.model_copy(update=changes), t.Line(delay), Path(sys.argv[2]), 1, lambda *a: None)
+        os._exit(0)
+    print(pid, flush=True)
+    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
+"""
+"""Runs of which each is a process of its own and begins at once: what takes longest, the imports, is done before."""
+
+
 def test_the_end_of_a_run_is_among_the_snapshots_wherever_it_stops(tmp_path: Path) -> None:
     stage = STAGE.model_copy(update={"ema_snapshots": True})
     run_stage(stage, Line(), tmp_path, 1, lambda *a: None, steps=41)
@@ -116,23 +134,28 @@ def test_killed_and_resumed_is_the_same_run(tmp_path: Path) -> None:
     whole.mkdir()
     parts.mkdir()
     changes: dict[str, object] = {"steps": 150, "ema_snapshots": True}
-    run_stage(STAGE.model_copy(update=changes), Line(), whole, 1, lambda *a: None)
+    at_the_end: dict[str, object] = {**changes, "save_seconds": 600}
+    run_stage(STAGE.model_copy(update=at_the_end), Line(), whole, 1, lambda *a: None)
     reached = []
-    for _ in range(10):
-        process = subprocess.Popen(_command(parts, 0.02, **changes))
-        deadline, before = time.monotonic() + 60, _written(parts)
-        while _written(parts) == before:
-            assert time.monotonic() < deadline
-            assert process.poll() is None
-            time.sleep(0.005)
-        time.sleep(moments.uniform(0, 0.1))
-        os.kill(process.pid, signal.SIGKILL)
-        assert process.wait() == -signal.SIGKILL
-        with safe_open(parts / CHECKPOINT, "pt") as stream:
-            reached.append(int(stream.metadata()["step"]))
+    command = [sys.executable, "-c", FORKS, str(Path(__file__).parent), str(parts)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as forks:
+        assert forks.stdin is not None
+        assert forks.stdout is not None
+        for _ in range(10):
+            before = _written(parts)
+            forks.stdin.write(json.dumps([0.05, changes]) + "\n")
+            pid, deadline = int(forks.stdout.readline()), time.monotonic() + 120
+            while _written(parts) == before:
+                assert time.monotonic() < deadline
+                time.sleep(0.005)
+            time.sleep(moments.uniform(0, 0.1))
+            os.kill(pid, signal.SIGKILL)
+            assert int(forks.stdout.readline()) == -signal.SIGKILL
+            with safe_open(parts / CHECKPOINT, "pt") as stream:
+                reached.append(int(stream.metadata()["step"]))
     assert reached == sorted(set(reached)), "each went on from the one before"
     assert reached[-1] < 150
-    subprocess.run(_command(parts, **changes), check=True)
+    subprocess.run(_command(parts, **at_the_end), check=True)
     mine, theirs = _weights(parts), _weights(whole)
     assert mine.keys() == theirs.keys()
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
@@ -148,16 +171,15 @@ def test_two_processes_are_one_with_twice_the_batch(shard: bool, tmp_path: Path)
 
     They save about every second step by the clock, which must not make them save at different steps.
     """
+    from servers import hold_port  # not above: the processes below import this module, and have no servers
+
     one, two = tmp_path / "one", tmp_path / "two"
     one.mkdir()
     two.mkdir()
     changes: dict[str, object] = {"steps": 40, "evaluate_every": 100, "save_seconds": 0.08}
     run_stage(STAGE.model_copy(update={**changes, "accumulate": 2}), Line(), one, 1, lambda *a: None)
 
-    def both(delay: float) -> list[subprocess.Popen[bytes]]:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            port = str(probe.getsockname()[1])
+    def both(delay: float, port: str) -> list[subprocess.Popen[bytes]]:
         common = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
         return [
             subprocess.Popen(
@@ -167,30 +189,38 @@ def test_two_processes_are_one_with_twice_the_batch(shard: bool, tmp_path: Path)
             for rank in range(2)
         ]
 
-    first = both(0.05)
-    deadline = time.monotonic() + 60
-    while not _written(two):
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    time.sleep(0.3)
-    for process in first:  # killed on the way, both of them
-        process.kill()
-        process.wait()
-    assert [process.wait(120) for process in both(0.0)] == [0, 0]
+    with hold_port() as held, hold_port() as again:
+        first = both(0.05, str(held.getsockname()[1]))
+        deadline = time.monotonic() + 120
+        while not _written(two):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)
+        for process in first:  # killed on the way, both of them
+            process.kill()
+            process.wait()
+        assert [process.wait(120) for process in both(0.0, str(again.getsockname()[1]))] == [0, 0]
     mine, theirs = _weights(two), _weights(one)
     assert mine.keys() == theirs.keys()
     for name in theirs:
         torch.testing.assert_close(mine[name], theirs[name], atol=1e-6, rtol=1e-4)
 
 
-def test_a_time_budget_ends_the_run_and_its_rate(tmp_path: Path) -> None:
+def test_a_time_budget_ends_the_run_and_its_rate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+
+    def noted(*values: Any) -> float:
+        rates.append(learning_rate(*values))
+        return rates[-1]
+
+    monkeypatch.setattr(loop, "learning_rate", noted)
     stage = STAGE.model_copy(update={"steps": 100_000, "minutes": 0.02, "decay": 0.5, "save_seconds": 0.3})
     began = time.monotonic()
     trained = run_stage(stage, Line(0.002), tmp_path, 1, lambda *a: None)
-    assert 1.0 < time.monotonic() - began < 6
-    assert 20 < trained.steps < 100_000
-    rates = [json.loads(line).get("learning_rate") for line in (tmp_path / "log.jsonl").read_text().splitlines()]
-    assert min(rate for rate in rates if rate is not None) < 0.3 * stage.learning_rate
+    assert 1.0 < time.monotonic() - began < 30, "it has a hundred thousand steps"
+    assert 5 < trained.steps < 100_000
+    assert max(rates) == stage.learning_rate
+    assert rates[-1] < 0.5 * stage.learning_rate
     with safe_open(tmp_path / CHECKPOINT, "pt") as stream:
         assert float(stream.metadata()["seconds"]) > 0.25
 
