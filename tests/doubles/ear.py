@@ -59,7 +59,7 @@ class Ear:
 
     def close(self) -> None:
         """End it."""
-        self._process.communicate(timeout=20)
+        self._process.communicate(timeout=60)
 
 
 @contextmanager

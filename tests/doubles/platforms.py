@@ -32,7 +32,7 @@ class Platform:
     def job(self, job_id: str) -> JobRecord:
         return JobRecord(**self.client.get(f"/jobs/{job_id}").json())
 
-    def wait(self, job_id: str, *states: str, seconds: float = 90.0) -> JobRecord:
+    def wait(self, job_id: str, *states: str, seconds: float = 180.0) -> JobRecord:
         end = time.monotonic() + seconds
         while True:
             job = self.job(job_id)
@@ -43,7 +43,7 @@ class Platform:
             time.sleep(0.05)
 
     def at_step(self, job_id: str, step: int) -> JobRecord:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while True:
             job = self.job(job_id)
             if job.progress is not None and job.progress.stage == "step" and job.progress.done >= step:
@@ -67,7 +67,7 @@ class Platform:
         return engine
 
     def idle(self) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 120
         while not any(worker["state"] == "idle" for worker in self.client.get("/workers").json()):
             assert time.monotonic() < end, "no idle worker"
             time.sleep(0.05)

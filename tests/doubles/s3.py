@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
 from pathlib import Path
 
 import httpx
+from ports import free_port
 
 __all__ = ["BUCKET", "S3Server"]
 
@@ -23,9 +23,7 @@ class S3Server:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         (folder / BUCKET).mkdir(parents=True)
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = int(probe.getsockname()[1])
+        self.port = free_port()
         self.environment = {
             "AWS_ENDPOINT_URL": f"http://127.0.0.1:{self.port}",
             "AWS_ACCESS_KEY_ID": "perrin",
@@ -43,7 +41,7 @@ class S3Server:
         command = [rclone, "serve", "s3", str(self._folder), "--addr", f"127.0.0.1:{self.port}", "--config", ""]
         command += ["--auth-key", "perrin,only-for-tests", "--dir-cache-time", "1ms", "--log-level", "ERROR"]
         self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while True:
             try:
                 httpx.get(self.environment["AWS_ENDPOINT_URL"], trust_env=False)

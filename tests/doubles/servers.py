@@ -25,17 +25,11 @@ from pathlib import Path
 
 import pytest
 from guard import Guard
+from ports import free_port
 
 __all__ = ["PostgreSQL", "RabbitMQ", "Redis", "Server", "free_port", "need"]
 
 START_SECONDS = 60.0
-
-
-def free_port() -> int:
-    """A TCP port that nobody listens on at the moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def need(there: object, what: str, how: str) -> None:
