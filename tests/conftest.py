@@ -7,7 +7,7 @@ import sys
 import pytest
 from hypothesis import HealthCheck, settings
 
-settings.register_profile("perrin", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("perrin", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("perrin")
 
 SEED = 67280421310721

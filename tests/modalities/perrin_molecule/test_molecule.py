@@ -5,15 +5,13 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
-from precision import in_float64
+from precision import exactly
 from rdkit import Chem
 
 import perrin
@@ -51,18 +49,6 @@ def some(generate: perrin.Generator) -> Any:
 def started(runtime: MoleculeRuntime, **values: Any) -> Any:
     parameters = validate(modality, {"steps": STEPS, **values}).resolved(runtime.card)
     return runtime.start(parameters, {})  # type: ignore[arg-type]
-
-
-@contextmanager
-def exactly(runtime: MoleculeRuntime) -> Iterator[None]:
-    """Runs in this block are computed in float64."""
-    tempered = runtime._maker._denoiser.network  # type: ignore[attr-defined]
-    fast, tempered.fast = tempered.fast, False
-    try:
-        with in_float64(tempered.network):
-            yield
-    finally:
-        tempered.fast = fast
 
 
 def test_most_molecules_are_what_a_chemist_would_take(some: Any) -> None:
