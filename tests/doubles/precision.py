@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -18,13 +18,30 @@ from torch import nn
 
 from perrin import diffusion as d
 
-__all__ = ["in_float64"]
+__all__ = ["exactly", "in_float64"]
 
 
 def _widened(value: Any) -> Any:
     if isinstance(value, torch.Tensor):
         return value.double() if value.is_floating_point() else value
     return {name: _widened(one) for name, one in value.items()} if type(value) is dict else value
+
+
+@contextmanager
+def exactly(runtime: Any) -> Iterator[None]:
+    """What a runtime of molecules makes in this block is computed in float64."""
+    maker, networks = runtime._maker, {}
+    for denoiser in (maker._denoiser, maker._extended):
+        networks[denoiser.network] = denoiser.network.fast
+    try:
+        with ExitStack() as stack:
+            for tempered in networks:
+                tempered.fast = False
+                stack.enter_context(in_float64(tempered.network))
+            yield
+    finally:
+        for tempered, fast in networks.items():
+            tempered.fast = fast
 
 
 @contextmanager

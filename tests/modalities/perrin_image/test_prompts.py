@@ -157,7 +157,7 @@ def test_morphs_weights_and_plain_prompts_share_an_engine_and_resume_to_the_bit(
                 states = {name: engine.save(name) or b"" for name in asked}
         return ends, states
 
-    together, alone = Engine(), Engine()
+    together, alone = (Engine(tick_seconds=3600.0) for _ in range(2))  # all have their turn in each tick
     for name in asked:
         together.admit(request(name))
         alone.admit(request(name, strict=True))
