@@ -159,6 +159,7 @@ def test_a_dead_letter_is_tried_again(studio: Studio, crashed: Any) -> None:
 
 def test_a_pool_that_is_paused_on_the_page_is_paused(studio: Studio) -> None:
     page, client = studio.page, studio.client
+    client.submit("dots", prompt="a pool is known from its first job on").wait()
     page.open("pools")
     page.see("Open")
     page.write(".st-key-why-dots input", "the disk is nearly full")
