@@ -125,7 +125,7 @@ def test_noise_between_two_seeds_is_as_likely_as_theirs(a: int, b: int, place: f
     assert np.allclose(slerp([a], [b], [0.0], shape), ends[0], atol=1e-6)
     assert np.allclose(slerp([a], [b], [1.0], shape), ends[1], atol=1e-6)
     deviation = float(slerp([a], [b], [place], shape).std())
-    assert 0.9 < deviation < 1.1
+    assert 0.85 < deviation < 1.15, "of 1,024 numbers 1 +- 0.022; a straight line between two would have 0.71 half-way"
 
 
 def test_between_two_prompts_both_are_seen_and_at_an_end_only_one() -> None:
