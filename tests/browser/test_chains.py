@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver.common.by import By
-from selenium.webdriver.common.keys import Keys
 
 import perrin
 
@@ -42,46 +40,38 @@ def client(home: Path) -> perrin.Client:
     return perrin.Client(run["url"], run["api_key"])
 
 
-def write(page: Any, prompt: str) -> None:
-    def typed() -> bool:
-        area = page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea")
-        if area.get_property("value") != prompt:
-            area.send_keys(Keys.CONTROL, "a")
-            area.send_keys(prompt, "\t")
-        return bool(area.get_property("value") == prompt)
-
-    page.until("what was written", typed)
-
-
-def holds(page: Any, text: str) -> None:
+def holds(page: Any, text: str) -> Callable[[], bool]:
     script = "return [...document.querySelectorAll('input')].some(e => e.value === arguments[0])"
-    page.until(f"a field with {text!r}", lambda: page.driver.execute_script(script, text))
+    return lambda: bool(page.driver.execute_script(script, text))
 
 
-def choose(page: Any, menu: str, choice: str) -> None:
-    page.press(menu)
+def choose(page: Any, menu: str, choice: str, seen: str) -> None:
+    """Open a menu and choose, until this text is seen; a menu closes when the page is drawn again."""
 
-    def look() -> bool | None:
-        found = [e for e in page.driver.find_elements(By.CSS_SELECTOR, CHOICES) if e.text.strip() == choice]
-        return found[0].click() or True if found else None
+    def act() -> None:
+        offered = lambda: [e for e in page.there(CHOICES) if e.text.strip() == choice]  # noqa: E731
+        page.press(menu, offered)
+        offered()[0].click()
 
-    page.until(f"{choice!r} in the menu {menu!r}", look)
+    page.do(f"{choice!r} of the menu {menu!r}", act, lambda: seen in page.text())
+
+
+def generate(page: Any) -> None:
+    """Press "Generate chain", and see the group of its jobs."""
+    page.press("Generate chain", lambda: any(text in page.text() for text in ("Cancel all", "2 done")))
 
 
 def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Path) -> None:
     page.open("")
     page.see("What would you like to make?")
-    page.press("Image")
-    page.see("Seamless")
-    write(page, "a red apple")
-    choose(page, "Then…", "Video")
-    page.see("1 · a red apple")
-    holds(page, "From step 1: a red apple")
-    write(page, "a red apple bouncing")
+    page.press("Image", "Seamless")
+    page.write(".st-key-prompt textarea", "a red apple")
+    choose(page, "Then…", "Video", "1 · a red apple")
+    page.until("the first step as input", holds(page, "From step 1: a red apple"))
+    page.write(".st-key-prompt textarea", "a red apple bouncing")
     page.driver.execute_script("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
     page.keep("chain-create")
-    page.press("Generate chain")
-    page.see("Cancel all")
+    generate(page)
     page.keep("chain-running")
     page.see("2 done", seconds=600)
     assert min(page.picture("tile")) >= 64
@@ -89,18 +79,19 @@ def test_a_chain_is_built_step_by_step_and_submitted_at_once(page: Any, home: Pa
     assert width == 256
     assert seconds == pytest.approx(2, abs=0.1)
     page.keep("chain-group")
-    group = client(home).groups(limit=1)[0].refresh()
-    first, second = group.jobs
+    with client(home) as platform:
+        first, second = platform.groups(limit=1)[0].refresh().jobs
     assert [(edge.job, edge.parameter) for edge in second.parents] == [(first.id, "image")]
     assert second.parameters["image"] == first.artifacts[0].id
 
 
 def test_a_result_is_used_in_another_modality(page: Any, home: Path) -> None:
-    picture = next(job for job in client(home).jobs(modality="image"))
+    with client(home) as platform:
+        picture = platform.submit("image", prompt="a pear", steps=4, sampler="ddim")
+        picture.wait()
     page.open(f"jobs?job={picture.id}")
-    choose(page, "Use in…", "Video")
-    page.see("First frame")
-    holds(page, picture.artifacts[0].id)
+    choose(page, "Use in…", "Video", "First frame")
+    page.until("the picture as input", holds(page, picture.record.artifacts[0].id))
     page.keep("chain-use-in")
 
 
@@ -108,15 +99,13 @@ def test_a_chain_that_ships_is_taken_and_altered(page: Any, home: Path) -> None:
     page.open("")
     page.see("molecule → depiction → spinning clip")
     page.keep("chain-ready")
-    page.until(
-        "the chain to be taken",
-        lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-chain-molecule button").click() or True,
-    )
-    holds(page, "From step 1: formula C7H10O2")
+    taken = holds(page, "From step 1: formula C7H10O2")
+    page.do("the chain to be taken", lambda: page.there(".st-key-chain-molecule button")[0].click(), taken)
     page.keep("chain-taken")
-    page.press("Generate chain")
+    generate(page)
     page.see("2 done", seconds=600)
     page.until("a clip that plays", lambda: page.driver.execute_script(PLAYS))
     page.keep("chain-molecule")
-    depiction, clip = client(home).groups(limit=1)[0].refresh().jobs
+    with client(home) as platform:
+        depiction, clip = platform.groups(limit=1)[0].refresh().jobs
     assert (depiction.modality, depiction.format, clip.modality) == ("molecule", "gif", "video")

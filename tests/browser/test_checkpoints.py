@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 
 from perrin.models.checkpoints import add_checkpoint
@@ -32,22 +31,22 @@ def test_a_picture_by_a_checkpoint(
         page = visit(address)
         page.open("")
         page.see("What would you like to make?")
-        page.press("Image")
-        find = page.driver.find_elements
-
-        folded = page.until(
-            "Advanced", lambda: next((s for s in find(By.TAG_NAME, "summary") if "Advanced" in s.text), None)
+        page.press("Image", "Seamless")
+        script = "arguments[0].scrollIntoView(); arguments[0].click()"
+        folded = lambda: next(e for e in page.there("summary") if "Advanced" in e.text)  # noqa: E731
+        box = "[class*=st-key-form-image-model]"
+        page.do(
+            "the models",
+            lambda: page.driver.execute_script(script, folded()),
+            lambda: page.there(f"{box} input")[0].is_displayed(),
         )
-        page.driver.execute_script("arguments[0].scrollIntoView(); arguments[0].click()", folded)
-        models = "[class*=st-key-form-image-model] input"
-        model = page.until("the models", lambda: next(iter(find(By.CSS_SELECTOR, models)), None))
-        page.until("the models to open", lambda: model.is_displayed() or None)
-        model.send_keys("dreamy")
-        model.send_keys(Keys.ENTER)
-        area = page.until("the prompt", lambda: page.driver.find_element(By.CSS_SELECTOR, ".st-key-prompt textarea"))
-        area.send_keys("a red apple")
-        page.press("Generate")
-        page.see("made by", seconds=300)
-        assert page.picture("canvas") == (32, 32)
-        assert "dreamy" in page.text()
+        page.do(
+            "the model to be chosen",
+            lambda: page.there(f"{box} input")[0].send_keys(Keys.CONTROL, "a", Keys.NULL, "dreamy", Keys.ENTER),
+            lambda: "dreamy" in page.there(box)[0].text + page.there(f"{box} input")[0].get_property("value"),
+        )
+        page.write(".st-key-prompt textarea", "a red apple")
+        page.generate()
+        page.see("made by", "dreamy", seconds=300)
+        page.until("the picture", lambda: page.picture("canvas") == (32, 32))
         page.keep("checkpoint")

@@ -38,22 +38,19 @@ def test_a_fragment_is_completed_and_can_be_turned(
     with perrin_up(tmp_path / "home") as address:
         page = visit(address)
         page.open("")
-        page.press("Molecule")
-        page.see("What it should be like")
-        page.until(
-            "the group to open",
-            lambda: (
-                next(e for e in page.driver.find_elements(By.TAG_NAME, "summary") if "should be" in e.text).click()
-                or True
-            ),
+        page.press("Molecule", "What it should be like")
+        group = lambda: next(e for e in page.there("details") if "should be" in e.text)  # noqa: E731
+        opened = lambda: group().get_property("open")  # noqa: E731
+        page.do("the group to open", lambda: group().find_element(By.TAG_NAME, "summary").click(), opened)
+        file = str(tmp_path / "furan.sdf")
+        page.do(
+            "the file to be given",
+            lambda: page.there("input[type=file]")[0].send_keys(file),
+            lambda: "furan.sdf" in page.text(),
         )
-        field = page.until("the file", lambda: page.driver.find_element(By.CSS_SELECTOR, "input[type=file]"))
-        field.send_keys(str(tmp_path / "furan.sdf"))
-        page.see("furan.sdf")
-        page.press("Generate")
-        said = page.see("made by", seconds=400)
-        assert "stable" in said
+        page.generate()
+        page.see("made by", "stable", seconds=400)
         script = "const c = document.querySelector('.js-plotly-plot canvas'); return c ? [c.width, c.height] : null"
         assert min(page.until("a picture in space", lambda: page.driver.execute_script(script))) > 100
-        page.driver.execute_script("document.querySelector('.js-plotly-plot').scrollIntoView({block: 'center'})")
+        page.show(".js-plotly-plot")
         page.keep("molecule")

@@ -20,12 +20,11 @@ def test_a_shape_is_made_and_can_be_turned(
     with perrin_up(tmp_path / "home") as address:
         page = visit(address)
         page.open("")
-        page.press("3D shapes")
-        page.press("a chair")
-        page.until("the prompt", lambda: page.driver.execute_script(ASKED) == "a chair" or None)
-        page.press("Generate")
+        page.press("3D shapes", "a chair")
+        page.press("a chair", lambda: page.driver.execute_script(ASKED) == "a chair")
+        page.generate()
         page.see("drag to turn", seconds=400)
         script = "const c = document.querySelector('.js-plotly-plot canvas'); return c ? [c.width, c.height] : null"
         assert min(page.until("a picture in space", lambda: page.driver.execute_script(script))) > 100
-        page.driver.execute_script("document.querySelector('.js-plotly-plot').scrollIntoView({block: 'center'})")
+        page.show(".js-plotly-plot")
         page.keep("shape")

@@ -37,7 +37,7 @@ def form(monkeypatch: pytest.MonkeyPatch) -> AppTest:
         )  # fmt: skip
         st.session_state["values"] = draw_form(info, [])
 
-    app = AppTest.from_function(script, default_timeout=20).run()
+    app = AppTest.from_function(script, default_timeout=120).run()
     assert not app.exception
     return app
 

@@ -63,7 +63,7 @@ def opened(page: str = "", job: str | None = None, group: str | None = None) -> 
     """The dashboard, or one page of it, as a fresh visitor sees it."""
     script = f"from perrin_dashboard import {page}\n{page}.page()\n"
     app = AppTest.from_string(script) if page else AppTest.from_file(APP)
-    app.default_timeout = 20
+    app.default_timeout = 120
     if job is not None:
         app.query_params["job"] = job
     if group is not None:
@@ -266,7 +266,7 @@ def test_a_platform_that_is_away_is_waited_for(gateway: Gateway) -> None:
 
 def test_a_wrong_key_is_said_to_be_so(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PERRIN_API_KEY", "wrong")
-    app = AppTest.from_file(APP, default_timeout=20).run()
+    app = AppTest.from_file(APP, default_timeout=120).run()
     assert "does not accept this dashboard's API key" in words(app)
 
 

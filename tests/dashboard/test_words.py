@@ -72,11 +72,17 @@ def test_the_bar_never_goes_back() -> None:
     assert fraction(record(state="succeeded")) == 1.0
 
 
-def test_times() -> None:
+def test_times(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Clock(datetime):
+        @classmethod
+        def now(cls, tz: Any = None) -> Any:
+            return NOW
+
+    monkeypatch.setattr("perrin_dashboard.words.datetime", Clock)
     spans = (("just now", 1), ("30 seconds ago", 30), ("1 minute ago", 61), ("2 hours ago", 7300), ("3 days ago", 3e5))
     for words, seconds in spans:
-        assert ago(datetime.now(UTC) - timedelta(seconds=seconds)) == words
-    assert ago((datetime.now(UTC) - timedelta(seconds=61)).replace(tzinfo=None)) == "1 minute ago"
+        assert ago(NOW - timedelta(seconds=seconds)) == words
+    assert ago((NOW - timedelta(seconds=61)).replace(tzinfo=None)) == "1 minute ago"
     assert took(record()) == ""
     assert took(record(started_at=NOW, finished_at=NOW + timedelta(seconds=3.21))) == "3.2 s"
     assert took(record(started_at=NOW, finished_at=NOW + timedelta(seconds=125))) == "2 min 5 s"

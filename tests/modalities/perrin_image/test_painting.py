@@ -244,7 +244,7 @@ def test_requests_with_and_without_pictures_share_calls(apple: perrin.Result) ->
         "from": ({"prompt": "green apple", **some}, {"image": files["image"]}),
         "into": ({"prompt": "green apple", **some, "mask": "1" * 32}, files),
     }
-    together, sizes = Engine(), []
+    together, sizes = Engine(tick_seconds=3600.0), []
     for name, (values, inputs) in asked.items():
         together.admit(Request(name, "image", values, "png", inputs=inputs))
     ends = finished(together)

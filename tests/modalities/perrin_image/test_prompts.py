@@ -125,7 +125,7 @@ def test_noise_between_two_seeds_is_as_likely_as_theirs(a: int, b: int, place: f
     assert np.allclose(slerp([a], [b], [0.0], shape), ends[0], atol=1e-6)
     assert np.allclose(slerp([a], [b], [1.0], shape), ends[1], atol=1e-6)
     deviation = float(slerp([a], [b], [place], shape).std())
-    assert 0.9 < deviation < 1.1
+    assert 0.85 < deviation < 1.15, "of 1,024 numbers 1 +- 0.022; a straight line between two would have 0.71 half-way"
 
 
 def test_between_two_prompts_both_are_seen_and_at_an_end_only_one() -> None:
@@ -157,7 +157,7 @@ def test_morphs_weights_and_plain_prompts_share_an_engine_and_resume_to_the_bit(
                 states = {name: engine.save(name) or b"" for name in asked}
         return ends, states
 
-    together, alone = Engine(), Engine()
+    together, alone = (Engine(tick_seconds=3600.0) for _ in range(2))  # all have their turn in each tick
     for name in asked:
         together.admit(request(name))
         alone.admit(request(name, strict=True))

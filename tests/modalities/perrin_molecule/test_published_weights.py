@@ -201,12 +201,13 @@ def test_samples_have_their_size_and_centre_and_do_not_depend_on_their_neighbour
         while not run.done:
             run.step()
             x = run.state["positions"]  # untrained networks throw atoms far away
-            assert (x.sum(1) / run.mask.sum(1, keepdim=True)).abs().max() < 1e-5 * x.abs().max().clamp(min=1)
+            assert (x.sum(1) / run.mask.sum(1, keepdim=True)).abs().max() < 1e-4 * x.abs().max().clamp(min=1)
         return run.result, runtime.decode(run.result, parameters, {})
 
     clean, molecules = made(seed=4, count=3)
     alone, _ = made(seed=5)
-    assert (alone["positions"][0] - clean["positions"][1]).abs().max() < 1e-4
+    far = clean["positions"].abs().max().clamp(min=1)
+    assert (alone["positions"][0] - clean["positions"][1]).abs().max() < 1e-3 * far
     assert [m.molecule.GetNumAtoms() for m in molecules] == clean.mask.sum(1).tolist()
     assert [m.molecule.GetNumAtoms() for m in made(seed=4, count=2, atoms=7)[1]] == [7, 7]
 

@@ -252,9 +252,9 @@ def test_a_million_points_are_thinned_evenly_and_it_is_said() -> None:
     many = generator.standard_normal((1_000_000, 3)).astype(np.float32)
     many /= np.linalg.norm(many, axis=1, keepdims=True)
     many[:900_000, 2] = np.abs(many[:900_000, 2])  # nearly all above
-    began = time.monotonic()
+    began = time.process_time()
     found, said = read_said(points_file(many, "npz"), "a.npz")
-    assert time.monotonic() - began < 15
+    assert time.process_time() - began < 15
     assert 0.6 * MOST <= len(found) <= MOST
     assert "1,000,000 points" in said[0]
     below = (found.points[:, 2] < np.median(found.points[:, 2])).mean()

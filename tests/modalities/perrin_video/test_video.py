@@ -78,7 +78,7 @@ def test_item_i_is_seed_plus_i_alone(generate: perrin.Generator) -> None:
     few = {**FEW, "steps": 3, "frames": 5}
     both = generate("a star spinning", count=2, **few)
     alone = generate("a star spinning", **{**few, "seed": 8})
-    assert np.abs(both[1].value.frames.astype(int) - alone[0].value.frames).max() <= 1
+    assert np.abs(both[1].value.frames.astype(int) - alone[0].value.frames).max() <= 2
 
 
 def test_a_result_names_both_models(rocket: Any, tmp_path: Path) -> None:
