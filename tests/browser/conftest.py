@@ -91,10 +91,8 @@ def started(home: Path, **more: str) -> Iterator[str]:
     with hold_port() as held:
         port = str(held.getsockname()[1])
         environment |= {"PERRIN_HOME": str(home), "PERRIN_PORT": "0", "PERRIN_DASHBOARD_PORT": port, **more}
-        done = subprocess.run(
-            [*perrin, "up"], env=environment, capture_output=True, text=True, timeout=300, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+        up = subprocess.run([*perrin, "up"], env=environment, capture_output=True, text=True, timeout=300, check=False)
+        assert up.returncode == 0, up.stdout + up.stderr
         try:
             address = str(json.loads((home / "run.json").read_text())["dashboard"])
             assert address in up.stdout
