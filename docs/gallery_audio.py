@@ -1,11 +1,11 @@
-"""Makes the sounds of docs/audio.md at fixed seeds, good and bad, and the picture of their spectrograms.
+"""Makes the sounds of docs/audio.md at fixed seeds, good and bad, the picture of them, and the page that plays them.
 
-python docs/gallery_audio.py [FOLDER]     # FOLDER gets the sounds too
+python docs/gallery_audio.py
 """
 
 from __future__ import annotations
 
-import sys
+import html
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +16,8 @@ import perrin
 from perrin_audio.mel import Mel
 from perrin_audio.pictures import sound_picture
 
-PICTURE = Path(__file__).parent / "pictures" / "audio.webp"
+DOCS = Path(__file__).parent
+PICTURE, SOUNDS, PAGE = DOCS / "pictures" / "audio.webp", DOCS / "sounds", DOCS / "audio-gallery.html"
 COLUMNS, SEED = 4, 7
 
 PROMPTS = (
@@ -25,17 +26,29 @@ PROMPTS = (
     "violin, scale up from A4", "celesta, trill from C5", "bass drum, klub", "closed hi-hat, loud",
 )  # fmt: skip
 
+HEAD = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>Perrin: sounds</title>
+<style>
+body { font: 15px/1.4 sans-serif; max-width: 1060px; margin: 2em auto; padding: 0 1em; color: #222 }
+ul { display: grid; grid-template-columns: repeat(auto-fill, minmax(250px, 1fr)); gap: 14px; padding: 0 }
+li { list-style: none } audio, img { width: 100% }
+</style>
+<h1>Twelve captions at one seed</h1>
+<p>By <code>instruments</code>, seed 7, nothing picked. Made by <code>python docs/gallery_audio.py</code>.</p>
+"""
+
 
 def main() -> None:
     """One sound a prompt; nothing is picked."""
-    if len(sys.argv) > 1:
-        Path(sys.argv[1]).mkdir(parents=True, exist_ok=True)
+    SOUNDS.mkdir(exist_ok=True)
     generate = perrin.load("audio", device="cpu")
-    tiles = []
+    tiles, players = [], []
     for prompt in PROMPTS:
         made = generate(prompt, seed=SEED)[0]
-        if len(sys.argv) > 1:
-            made.save(Path(sys.argv[1]) / f"{prompt.replace(', ', '-').replace(' ', '-')}.wav")
+        name = prompt.replace(", ", "-").replace(" ", "-") + ".ogg"
+        made.save(SOUNDS / name)
+        said = html.escape(prompt)
+        players.append(f'<li>{said}<audio controls preload="none" src="sounds/{name}"></audio></li>')
         picture = np.asarray(sound_picture(Mel(), torch.from_numpy(made.value.sound)))
         tile = Image.new("RGB", (picture.shape[1] + 8, picture.shape[0] + 26), "white")
         tile.paste(Image.fromarray(picture), (4, 22))
@@ -46,6 +59,8 @@ def main() -> None:
     for n, tile in enumerate(tiles):
         sheet.paste(tile, (n % COLUMNS * wide, n // COLUMNS * high))
     sheet.save(PICTURE, quality=85, method=6)
+    picture_of_all = '<img src="pictures/audio.webp" alt="Their spectrograms above their waveforms">\n'
+    PAGE.write_text(HEAD + "<ul>\n" + "\n".join(players) + "\n</ul>\n" + picture_of_all)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """Trains the diffusion model: a rectified flow over log-mel spectrograms, told a caption, a note and where it begins.
 
-The network predicts the clean spectrogram. Its tokens are four frames each, of 320 numbers: that a clean one lies near
-few dimensions and noise does not is why this works where the velocity would not.
+The network predicts the clean spectrogram. A token is two frames, 224 numbers; that a clean one lies near few dimensions
+and noise does not is why this works where the velocity would not. What a token cannot carry of a nearly clean
+spectrogram, the grain of a bow, passes by the network's skip.
 
 References:
     Li and He, Back to Basics: Let Denoising Generative Models Denoise (2025), for predicting what is clean, over wide
@@ -43,13 +44,13 @@ SHARES = {"note": 0.6, "later": 0.12, "phrase": 0.16, "drum": 0.04, "effect": 0.
 DEFAULT = {
     "prediction": "x0",
     "weight": "edm",
-    "weight_options": {"sigma_data": 1.0},
-    "times": {"kind": "logit_normal", "mean": 2.0, "deviation": 1.4},
+    "weight_options": {"sigma_data": 1.0, "most": 200.0},
+    "times": {"kind": "logit_normal", "mean": 1.3, "deviation": 1.6},
 }
 """Late times, because neighbouring numbers of a spectrogram say nearly the same: what it is of is in doubt only where
-nearly all is noise."""
+nearly all is noise. Wide ones, because its grain is in doubt to the end."""
 
-SHIFT = 8.0
+SHIFT = 14.0
 """Of the sampler's times, for the same reason."""
 
 NAMES = 256

@@ -134,8 +134,8 @@ class DiffusionTransformer(nn.Module):
         causal: a frame sees itself and earlier ones.
         dropout: probability, of what each part of a block adds.
         own_modulation: every block is told the condition by a layer of its own.
-        skip: to the result the input is added, number by number times what the last token says. What is nearly clean
-            then passes, where a patch has more numbers than a token can carry.
+        skip: the input is added to the result, each number times what the last block says of its token. What is nearly
+            clean then passes, where a patch has more numbers than a token can carry.
 
     Attributes:
         recompute: forget what blocks compute inside, and compute it again for the gradient.
