@@ -1,8 +1,8 @@
 """Trains the diffusion model: a rectified flow over log-mel spectrograms, told a caption, a note and where it begins.
 
-The network predicts the clean spectrogram. A token is two frames, 224 numbers; that a clean one lies near few dimensions
-and noise does not is why this works where the velocity would not. What a token cannot carry of a nearly clean
-spectrogram, the grain of a bow, passes by the network's skip.
+The network predicts the clean spectrogram. A token is two frames, 224 numbers; that a clean one lies near few
+dimensions and noise does not is why this works where the velocity would not. What a token cannot carry of a nearly
+clean spectrogram, the grain of a bow, passes by the network's skip.
 
 References:
     Li and He, Back to Basics: Let Denoising Generative Models Denoise (2025), for predicting what is clean, over wide
