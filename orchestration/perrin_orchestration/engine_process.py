@@ -216,9 +216,13 @@ class EngineProcess:
             self._engine.admit(request)
         except StaleLease:
             self._forget(held, "lost")
+        except Unreachable as error:  # the store went away since the claim: no fault of the job's
+            _log.warning("job given back", job=job.id, reason=error.message)
+            self._end(held, lambda: self._store.release(held.lease), keep_state=True)
         except Exception as error:  # a plugin's face may raise anything
             self._fail(held, error)
-        _log.info("job started", job=job.id, epoch=job.epoch, resumed=held.resumed)
+        else:
+            _log.info("job started", job=job.id, epoch=job.epoch, resumed=held.resumed)
 
     def _saved(self, job: Job) -> bytes | None:
         if job.saved_sha256 is None:
@@ -398,7 +402,10 @@ def main(connection: socket.socket) -> None:
 
 def _work(channel: Channel) -> None:
     settings = Settings()
-    setup: dict[str, Any] = channel.receive(30.0)[0]
+    said: list[dict[str, Any]] = []
+    while not said:  # a supervisor that stands still is waited for; one that is gone closes the channel
+        said = channel.receive(30.0)
+    setup = said[0]
     logs.configure(settings.log_level, process="engine", engine=setup["owner"], device=setup["device"])
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the supervisor, which drains
     process = EngineProcess(

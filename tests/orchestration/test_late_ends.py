@@ -118,3 +118,23 @@ def test_an_end_is_forgotten_with_its_lease(
     lock.close()
     time.sleep(1.5)
     assert store.get(job.id).state in {JobState.LEASED, JobState.RUNNING}, "its end was not its own to write"
+
+
+def test_a_store_that_goes_away_just_after_a_claim_costs_the_job_nothing(
+    store: JobStore, told: Channel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, away = store.start, iter([True])
+
+    def started(lease: LeaseRef) -> None:
+        if next(away, False):
+            raise Unreachable("the job store does not answer")
+        start(lease)
+
+    monkeypatch.setattr(store, "start", started)
+    job = submitted(store, steps=3)
+    end = time.monotonic() + 120
+    while not (now := store.get(job.id)).state.terminal:
+        assert time.monotonic() < end
+        time.sleep(0.02)
+    assert (now.state, now.epoch, now.retries, now.crashes) == (JobState.SUCCEEDED, 2, 0, 0)
+    assert any(event.message == "released by its worker" for event in store.events(job.id))
