@@ -119,6 +119,6 @@ modality = Modality(
     examples=(
         {"prompt": "a chair", "seed": 7},
         {"prompt": "brick 2 x 4", "seed": 7},
-        {"prompt": "a potted plant", "points": 8192, "seed": 7},
+        {"prompt": "a lamp", "points": 8192, "seed": 7},
     ),
 )

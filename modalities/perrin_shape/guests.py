@@ -37,8 +37,7 @@ from perrin_shape.pictures import preview
 from perrin_shape.point_e import PointE
 from perrin_shape.reading import centred
 from perrin_shape.shap_e import Decoder
-from perrin_shape.surface import reconstruct
-from perrin_shape.writing import write
+from perrin_shape.writing import exported
 
 __all__ = ["GuestRuntime", "cloud_of"]
 
@@ -246,7 +245,5 @@ class GuestRuntime:
         check(result.cloud)
 
     def export(self, results: Sequence[Any], format: Format, metadata: Mapping[str, Any]) -> bytes:
-        """One shape with its metadata: points, a mesh of them, or pictures."""
-        made = results[0]
-        mesh = reconstruct(made.cloud, made.how) if format.name in {"obj", "glb", "stl"} else None
-        return write(made.cloud, mesh, format.name, metadata)
+        """One shape with its metadata: points, a mesh of them, or a picture of it."""
+        return exported(results[0].cloud, results[0].how, format, metadata)

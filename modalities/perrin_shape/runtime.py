@@ -31,9 +31,9 @@ from perrin_shape.data.draw import picture
 from perrin_shape.face import POINTS, ShapeParameters
 from perrin_shape.given import Given, given_of, tensors
 from perrin_shape.network import LATENTS, ShapeCodec, ShapeTransformer, surfels_from
-from perrin_shape.surface import How, reconstruct
+from perrin_shape.surface import How
 from perrin_shape.surfels import drawn
-from perrin_shape.writing import write
+from perrin_shape.writing import exported
 
 __all__ = ["Made", "ShapeRuntime", "framed"]
 
@@ -207,10 +207,8 @@ class ShapeRuntime:
         check(result.cloud)
 
     def export(self, results: Sequence[Made], format: Format, metadata: Mapping[str, Any]) -> bytes:
-        """One shape with its metadata: points, a mesh of them, or pictures."""
-        made = results[0]
-        mesh = reconstruct(made.cloud, made.how) if format.name in {"obj", "glb", "stl"} else None
-        return write(made.cloud, mesh, format.name, metadata)
+        """One shape with its metadata: points, a mesh of them, or a picture of it."""
+        return exported(results[0].cloud, results[0].how, format, metadata)
 
 
 def _given(p: ShapeParameters, inputs: Mapping[str, InputFile]) -> Given | None:

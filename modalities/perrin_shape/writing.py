@@ -17,13 +17,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from perrin.clip_notes import with_gif
-from perrin.errors import InvalidInput
+from perrin.errors import Degenerate, InvalidInput
+from perrin.modality import Format
 from perrin.shape_notes import lines, stl_header
 from perrin_shape.cloud import Cloud
 from perrin_shape.mesh import Mesh
 from perrin_shape.pictures import linear, preview, turntable
+from perrin_shape.surface import How, reconstruct
 
-__all__ = ["FORMATS", "write"]
+__all__ = ["FORMATS", "exported", "write"]
 
 SIZE, TURNING = 384, 256
 """Pixels along a side of a picture, and of one that turns."""
@@ -33,6 +35,22 @@ FLOAT, UINT16, UINT32 = 5126, 5123, 5125
 
 ARRAY, ELEMENTS = 34962, 34963
 """glTF's numbers for what a part of the buffer holds."""
+
+
+def exported(cloud: Cloud, how: How, format: Format, note: Mapping[str, Any]) -> bytes:
+    """A result as a file: its points, a mesh of them, or a picture of that mesh; of the points where they have none.
+
+    Raises:
+        Degenerate: a mesh is wanted, and the points have no surface.
+    """
+    mesh = None
+    if format.name != "ply":
+        try:
+            mesh = reconstruct(cloud, how)
+        except Degenerate:
+            if not format.media_type.startswith("image/"):
+                raise
+    return write(cloud, mesh, format.name, note)
 
 
 def write(

@@ -19,10 +19,11 @@ from perrin.commands.inspect import read_metadata
 from perrin.errors import Degenerate, InvalidInput
 from perrin.media import sniff
 from perrin_shape.cloud import Cloud, check
+from perrin_shape.face import modality
 from perrin_shape.mesh import Mesh, sampled, vertex_normals
 from perrin_shape.pictures import frames, preview, turntable
 from perrin_shape.reading import MOST, POINTS, centred, read, read_said, thinned
-from perrin_shape.writing import FORMATS, write
+from perrin_shape.writing import FORMATS, exported, write
 
 NOTE = {
     "perrin": "0.1.0",
@@ -308,6 +309,20 @@ def test_collapsed_clouds_are_degenerate() -> None:
 
 
 # --- pictures ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_result_is_pictured_as_its_mesh_and_as_its_points_where_it_has_none(tmp_path: Path) -> None:
+    formats = {one.name: one for one in modality.formats}
+    three = Cloud(BALL[:3].astype(np.float32))
+    for name in ("png", "gif"):
+        for cloud, surfaced in ((Cloud(BALL.astype(np.float32)), True), (three, False)):
+            path = tmp_path / f"{surfaced}.{name}"
+            path.write_bytes(exported(cloud, "auto", formats[name], NOTE))
+            assert ("surface" in read_metadata(path)) == surfaced
+            with Image.open(path) as picture:
+                assert picture.width > 200
+    with pytest.raises(Degenerate, match="3 points"):
+        exported(three, "auto", formats["glb"], NOTE)
 
 
 def test_pictures_show_the_shape_lit_from_above(mesh: Mesh, cloud: Cloud) -> None:
