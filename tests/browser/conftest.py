@@ -94,7 +94,7 @@ def started(home: Path, **more: str) -> Iterator[str]:
         up = subprocess.run([*perrin, "up"], env=environment, capture_output=True, text=True, timeout=300, check=False)
         assert up.returncode == 0, up.stdout + up.stderr
         try:
-            address = str(json.loads((home / "run.json").read_text())["dashboard"])
+            address = str(json.loads((home / "run.json").read_text())["dashboard_url"])
             assert address in up.stdout
             yield address
         finally:

@@ -84,14 +84,12 @@ def test_states_and_stages_come_in_their_order(platform: Platform) -> None:
 
 def test_a_preview_can_be_seen_while_it_runs(platform: Platform) -> None:
     job_id = platform.submit(steps=1000, delay=0.05)
-    end = time.monotonic() + PATIENCE
-    while (answer := platform.client.get(f"/jobs/{job_id}/preview")).status_code == 404:
-        assert time.monotonic() < end
-        time.sleep(0.05)
-    assert answer.content.startswith(b"\x89PNG")
+    with platform.client.stream("GET", f"/jobs/{job_id}/events") as told:
+        events = (EventRecord(**json.loads(line[5:])) for line in told.iter_lines() if line.startswith("data:"))
+        assert any(event.kind == "preview" for event in events)
+    assert platform.client.get(f"/jobs/{job_id}/preview").content.startswith(b"\x89PNG")
     platform.client.post(f"/jobs/{job_id}/cancel").raise_for_status()
     platform.wait(job_id, "cancelled")
-    assert "preview" in {event.kind for event in platform.events(job_id)}
 
 
 @pytest.mark.parametrize(
