@@ -13,13 +13,11 @@ from pathlib import Path
 
 import psutil
 from guard import Guard
+from platforms import PATIENCE
 
 __all__ = ["PATIENCE", "Keeper", "engines_of", "wait_for"]
 
 AGAIN_SECONDS = 0.05
-
-PATIENCE = 120.0
-"""Seconds that are waited for what must come. Nothing takes so long, but on a machine that has other things to do."""
 
 
 def engines_of(pid: int) -> list[psutil.Process]:

@@ -10,11 +10,9 @@ from typing import Any
 
 import pytest
 from ear import Ear, listen
+from platforms import PATIENCE
 
 from perrin_orchestration.transport import HintSender, make_app, queue_name
-
-PATIENCE = 120.0
-"""Seconds that are waited for what must come."""
 
 
 class NoOutbox:
