@@ -30,6 +30,9 @@ SLOWEST = 1 << 20
 AWAY_SECONDS = 5.0
 """For so long after it did not answer, a bucket is not asked for what can wait or be done without."""
 
+BODIES = 3
+"""How often an object is read whose body breaks off. The client tries again by itself only until the body begins."""
+
 PART = 8 << 20
 """Bytes of a part, of what is too large for one put. Each goes after the other, and has its own end."""
 
@@ -123,12 +126,18 @@ class Objects:
             return b"".join(parts)
 
         with self._refusals("be read"):
-            try:
-                return self._await(body, seconds=None)
-            except FileNotFoundError as error:
-                if _code(error) == "NoSuchBucket":
-                    raise
-                return None
+            for attempt in range(1, BODIES + 1):
+                try:
+                    return self._await(body, seconds=None)
+                except FileNotFoundError as error:
+                    if _code(error) == "NoSuchBucket":
+                        raise
+                    break
+                except Exception as error:
+                    if attempt == BODIES or not _broken_off(error):
+                        raise
+                    time.sleep(0.1 * 2**attempt)
+        return None
 
     def remove(self, keys: Sequence[str]) -> None:
         """Delete objects."""
@@ -241,6 +250,14 @@ def _code(error: BaseException) -> str:
     return str(response.get("Error", {}).get("Code", ""))
 
 
+def _broken_off(error: Exception) -> bool:
+    """Whether the connection was lost while the body came."""
+    from aiohttp import ClientPayloadError
+    from botocore.exceptions import ResponseStreamingError
+
+    return isinstance(error, ClientPayloadError | ResponseStreamingError)
+
+
 def _silence(error: Exception) -> bool:
     """Whether nobody answered, or whoever did is in trouble and may get over it."""
     from aiohttp import ClientError
@@ -253,5 +270,5 @@ def _silence(error: Exception) -> bool:
 
 
 def _line(error: Exception) -> str:
-    text = str(error.__cause__ or error).strip()
-    return (text.splitlines()[0] if text else f"no answer within {CALL_SECONDS:.0f} s")[:200]
+    text = " ".join(str(error.__cause__ or error).split())
+    return (text or f"no answer within {CALL_SECONDS:.0f} s")[:200]
