@@ -7,17 +7,19 @@ import shutil
 import time
 import uuid
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import httpx
 import psutil
+import pytest
 
 from perrin.wire import EventRecord, JobRecord
+from perrin_orchestration import embedded
 
-__all__ = ["PATIENCE", "Platform", "vanish"]
+__all__ = ["PATIENCE", "Platform", "running", "vanish"]
 
 PATIENCE = 120.0
 """Seconds that a test waits for what must come. Nothing takes so long, but on a machine that has other things to do."""
@@ -30,12 +32,28 @@ def vanish(folder: Path) -> None:
     shutil.rmtree(gone, ignore_errors=True)
 
 
+@contextmanager
+def running(home: Path, **settings: Any) -> Iterator[Platform]:
+    """A platform of its own under ``home``, on the CPU."""
+    with embedded.platform(home, **{"device": "cpu", "min_free_mb": 1} | settings) as (url, key):
+        headers, transport = {"Authorization": f"Bearer {key}"}, httpx.HTTPTransport(retries=3)
+        with httpx.Client(base_url=url + "/v1", headers=headers, transport=transport, timeout=90) as client:
+            yield Platform(home, client, url, key)
+
+
 @dataclass
 class Platform:
     """Jobs of ``dots`` through HTTP, and the processes under ``home``."""
 
     home: Path
     client: httpx.Client
+    url: str = ""
+    key: str = ""
+
+    def announce(self, patch: pytest.MonkeyPatch) -> None:
+        """Tell SDK and command line where it is."""
+        for name, value in {"PERRIN_URL": self.url, "PERRIN_API_KEY": self.key, "PERRIN_HOME": str(self.home)}.items():
+            patch.setenv(name, value)
 
     def submit(self, format: str = "pgm", **parameters: Any) -> str:
         body = {"modality": "dots", "parameters": {"seed": 7} | parameters, "format": format}

@@ -16,10 +16,12 @@ import sqlalchemy as sa
 import structlog
 from guard import Guard
 from outside import install
+from platforms import running
 from s3 import S3Server
 from servers import PostgreSQL
 
 from perrin import plugins
+from perrin.client import Client
 from perrin_orchestration.store import JobStore, NewJob, User, schema
 from perrin_orchestration.store.database import Database
 
@@ -136,6 +138,16 @@ def postgres_migrated(postgres: str) -> Iterator[str]:
     """A migrated PostgreSQL database for the tests of one module."""
     with postgres_database(postgres) as url:
         yield url
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    """A client of a whole platform on the CPU, which the command line finds too."""
+    home = tmp_path_factory.mktemp("home")
+    with pytest.MonkeyPatch.context() as patch, running(home, lease_seconds=10.0) as platform:
+        platform.announce(patch)
+        with Client() as made:
+            yield made
 
 
 @pytest.fixture(scope="session")

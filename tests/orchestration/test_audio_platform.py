@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -10,17 +9,8 @@ import pytest
 import perrin
 from perrin.client import Client
 from perrin.errors import InvalidInput
-from perrin_orchestration import embedded
 
 FEW: dict[str, Any] = {"steps": 4, "seed": 5}
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": 10.0, "min_free_mb": 1}
-    with embedded.platform(home, **settings) as (url, key), Client(url, api_key=key) as client:
-        yield client
 
 
 def test_a_job_makes_what_this_process_makes(client: Client) -> None:

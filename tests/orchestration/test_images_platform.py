@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +16,8 @@ import perrin
 from perrin.cli import main
 from perrin.client import Client
 from perrin.errors import InvalidInput, JobFailed
-from perrin_orchestration import embedded
 
 FEW: dict[str, Any] = {"steps": 4, "sampler": "ddim", "seed": 7}
-
-
-@pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": 10.0, "min_free_mb": 1}
-    with pytest.MonkeyPatch.context() as patch, embedded.platform(home, **settings) as (url, key):
-        for name, value in {"PERRIN_URL": url, "PERRIN_API_KEY": key, "PERRIN_HOME": str(home)}.items():
-            patch.setenv(name, value)
-        with Client(url, api_key=key) as client:
-            yield client
 
 
 @pytest.fixture(scope="module")

@@ -8,15 +8,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from platforms import PATIENCE, Platform
+from platforms import PATIENCE, Platform, running
 
 import perrin
 from perrin.cli import main
 from perrin.client import Client
 from perrin.errors import InvalidInput, JobFailed
-from perrin_orchestration import embedded
 
 SQUARE = bytes(255 if 8 < x < 24 and 8 < y < 24 else 0 for x in range(32) for y in range(32))
 RING = b"P5\n# by hand\n32 32\n255\n" + SQUARE
@@ -25,15 +23,9 @@ RING = b"P5\n# by hand\n32 32\n255\n" + SQUARE
 @pytest.fixture(scope="module")
 def platform(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": 5.0, "save_seconds": 0.1, "min_free_mb": 1}
-    with (
-        pytest.MonkeyPatch.context() as patch,
-        embedded.platform(home, **settings) as (url, key),
-        httpx.Client(base_url=url + "/v1", headers={"Authorization": f"Bearer {key}"}, timeout=90) as client,
-    ):
-        for name, value in {"PERRIN_URL": url, "PERRIN_API_KEY": key, "PERRIN_HOME": str(home)}.items():
-            patch.setenv(name, value)
-        yield Platform(home, client)
+    with pytest.MonkeyPatch.context() as patch, running(home, lease_seconds=5.0, save_seconds=0.1) as made:
+        made.announce(patch)
+        yield made
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx
 import psutil
 import pytest
-from platforms import PATIENCE, Platform, vanish
+from platforms import PATIENCE, Platform, running, vanish
 
 from perrin.errors import Conflict
 from perrin.settings import Settings
@@ -32,14 +32,10 @@ LONG = {"steps": 30, "count": 2, "delay": 0.1}
 @pytest.fixture(scope="module")
 def platform(dots: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": LEASE, "save_seconds": 0.1, "min_free_mb": 1}
-    with embedded.platform(home, **settings) as (url, key):
-        headers = {"Authorization": f"Bearer {key}"}
-        transport = httpx.HTTPTransport(retries=3)
-        with httpx.Client(base_url=url + "/v1", headers=headers, transport=transport, timeout=90) as client:
-            yield Platform(home, client)
+    with running(home, lease_seconds=LEASE, save_seconds=0.1) as made:
+        yield made
     for log in sorted((home / "logs").glob("*.log")):
-        assert key not in log.read_text()
+        assert made.key not in log.read_text()
     assert not (home / "run.json").exists()
 
 
@@ -263,13 +259,7 @@ def test_nothing_is_left_behind_by_jobs_that_are_over(platform: Platform) -> Non
 
 
 def test_postgresql_holds_the_jobs_as_well(dots: Path, postgres_empty: str, tmp_path: Path) -> None:
-    with (
-        embedded.platform(tmp_path, device="cpu", database_url=postgres_empty, min_free_mb=1) as (url, key),
-        httpx.Client(
-            base_url=url + "/v1", headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=60
-        ) as client,
-    ):
-        made = Platform(tmp_path, client)
+    with running(tmp_path, database_url=postgres_empty) as made:
         job = made.wait(made.submit(count=2), "succeeded")
         assert len(made.bytes(job)) == 2
         assert not (tmp_path / "perrin.db").exists()

@@ -9,9 +9,8 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
 import pytest
-from platforms import PATIENCE, Platform
+from platforms import PATIENCE, Platform, running
 from s3 import BUCKET, S3Server
 
 from perrin.errors import StorageError
@@ -37,12 +36,8 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def platform(dots: Path, server: S3Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Platform]:
     home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": LEASE, "save_seconds": 0.1, "artifacts_url": f"s3://{BUCKET}/studio"}
-    with embedded.platform(home, **settings) as (url, key):
-        headers = {"Authorization": f"Bearer {key}"}
-        transport = httpx.HTTPTransport(retries=3)
-        with httpx.Client(base_url=url + "/v1", headers=headers, transport=transport, timeout=90) as client:
-            yield Platform(home, client)
+    with running(home, lease_seconds=LEASE, save_seconds=0.1, artifacts_url=f"s3://{BUCKET}/studio") as made:
+        yield made
 
 
 @pytest.fixture(scope="module")
