@@ -85,9 +85,17 @@ class Mel:
 
     def log(self, sound: Tensor) -> Tensor:
         """(B, bands, frames) natural logarithms, not standardised."""
-        mel = self._bank.to(sound).T @ self.magnitudes(sound)
-        logs: Tensor = mel.clamp(min=self.floor).log()
+        return self.log_of(self.magnitudes(sound))
+
+    def log_of(self, sizes: Tensor) -> Tensor:
+        """(B, bands, frames) natural logarithms of magnitudes (B, window / 2 + 1, frames)."""
+        logs: Tensor = (self._bank.to(sizes).T @ sizes).clamp(min=self.floor).log()
         return logs
+
+    def spread(self, bands: Tensor) -> Tensor:
+        """(B, window / 2 + 1, frames): what bands (B, bands, frames) are at each bin on average, by their filters."""
+        bank = self._bank.to(bands)
+        return bank @ bands / bank.sum(1, keepdim=True).clamp(min=1e-9)
 
     def standard(self, logs: Tensor) -> Tensor:
         """Standardise (B, bands, frames)."""

@@ -10,6 +10,11 @@ at the bin's centre and an impulse at the frame's. Phases are the sum of these s
 
 with m the smaller magnitude of the two ends of each step. A few rounds of Griffin and Lim's make the windows agree.
 
+Magnitudes x, as the network says them, are smooth. Before the phases they are brought to what the bands b ask for, with
+W the filters, in a few rounds of
+
+.. math:: x_k \leftarrow x_k \exp\frac{\sum_b W_{kb} \ln(b_b / (W^T x)_b)}{\sum_b W_{kb}}
+
 Convolutions give the same for the same, so a network that says phases themselves says them equal in every frame of a
 steady tone, which then is a multiple of the frame rate and out of tune. Of a tone's steps the same is right.
 
@@ -17,8 +22,9 @@ References:
     Siuzdak, Vocos: Closing the gap between time-domain and Fourier-based neural vocoders (2023), for a network at the
     frames' rate before an inverse transform; Masuyama et al., Phase reconstruction based on recurrent phase unwrapping
     with deep neural networks (2020), for what it says of phases; Prusa, Balazs and Sondergaard, A noniterative method
-    for reconstruction of phase from STFT magnitude (2017), for summing the surest first; Liu et al., A ConvNet for the
-    2020s (2022), the block.
+    for reconstruction of phase from STFT magnitude (2017), for summing the surest first; Byrne, Iterative image
+    reconstruction algorithms based on cross-entropy minimization (1993), the simultaneous multiplicative algebraic
+    reconstruction technique, for the bands; Liu et al., A ConvNet for the 2020s (2022), the block.
 """
 
 from __future__ import annotations
@@ -45,6 +51,13 @@ ACROSS = 0.5
 
 SWEEPS = 4
 """How often the bins of a frame look at their neighbours."""
+
+
+MATCHED = 5
+"""Rounds in which magnitudes come to the bands that are asked for."""
+
+FARTHEST = math.log(4)
+"""Most that a round changes a band by."""
 
 
 class Vocodes(Protocol):
@@ -135,6 +148,7 @@ class Vocoder(nn.Module):
         hidden: inner width of a block.
         depth: blocks.
         window, hop: of the transform.
+        rate, low, high: of the filters, as in `Mel`.
         phased: the lowest so many bins have phases that are said; above them, each is a sine at its bin's centre.
         rounds: of Griffin and Lim's, at the end.
         mean, scale: the logarithms are standardised by these before anything else.
@@ -148,6 +162,9 @@ class Vocoder(nn.Module):
         depth: int = 5,
         window: int = 1024,
         hop: int = 256,
+        rate: int = 16000,
+        low: float = 30.0,
+        high: float = 8000.0,
         phased: int = 256,
         rounds: int = 8,
         mean: float = -4.0,
@@ -156,6 +173,7 @@ class Vocoder(nn.Module):
         super().__init__()
         self.transform, self.phased, self.rounds = Transform(window, hop), phased, rounds
         self.mean, self.scale = mean, scale
+        self._mel = Mel(rate, window, hop, bands, low, high)
         self.embed = nn.Conv1d(bands, width, 3, padding=1)
         self.first, self.last = nn.LayerNorm(width), nn.LayerNorm(width)
         self.blocks = nn.ModuleList([_Block(width, hidden, 1 / depth) for _ in range(depth)])
@@ -174,12 +192,19 @@ class Vocoder(nn.Module):
     def forward(self, logs: Tensor) -> Tensor:
         """(B, frames * hop) of (B, bands, frames)."""
         said = self.say(logs)
-        sizes = said.logs.clamp(max=math.log(LOUDEST)).exp()
+        sizes = self.matched(said.logs.clamp(max=math.log(LOUDEST)).exp(), logs)
         phases = self.phases(sizes, said.forward, said.across)
         for _ in range(self.rounds):
             found = self.transform(self.transform.inverse(sizes * phases))
             phases = found / found.abs().clamp(min=1e-9)
         return self.transform.inverse(sizes * phases)
+
+    def matched(self, sizes: Tensor, logs: Tensor) -> Tensor:
+        """Magnitudes (B, bins, frames) whose bands are nearer to ``logs``; a bin that no band sees stays as it is."""
+        for _ in range(MATCHED):
+            apart = logs - self._mel.log_of(sizes)
+            sizes = sizes * self._mel.spread(apart.clamp(-FARTHEST, FARTHEST)).exp()
+        return sizes
 
     def phases(self, sizes: Tensor, forward: Tensor, across: Tensor) -> Tensor:
         """Complex numbers of size one (B, bins, frames), from magnitudes and the steps between phases."""

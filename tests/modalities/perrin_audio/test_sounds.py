@@ -126,6 +126,17 @@ def test_phases_are_the_sum_of_their_steps() -> None:
     assert abs(heard_hertz(vocoder.transform.inverse(spectrum.abs() * still)[0]) - 333.3) > 3.0
 
 
+def test_magnitudes_come_to_the_bands_that_are_asked_for() -> None:
+    x, vocoder, mel = chirps(), Vocoder(width=8, hidden=8, depth=1), Mel()
+    logs, real = mel.log(x), mel.magnitudes(x).clamp(min=mel.floor)
+    assert torch.allclose(vocoder.matched(real, logs), real, rtol=0.02), "what is right stays"
+    smooth = torch.nn.functional.avg_pool1d(real.transpose(1, 2), 9, 1, 4, count_include_pad=False).transpose(1, 2)
+    matched = vocoder.matched(smooth, logs)
+    off, left = ((mel.log_of(sizes) - logs).square().mean().sqrt() for sizes in (smooth, matched))
+    assert left < 0.2 * off
+    assert torch.equal(matched[:, 0], smooth[:, 0]), "no band sees what does not swing"
+
+
 def test_the_vocoders_loss_is_least_where_it_says_what_is() -> None:
     transform = Transform(1024, 256)
     real = said_of(transform(chirps()), transform, 256)
