@@ -30,7 +30,7 @@ demo: $(STAMP)
 	@$(BIN)/python examples/demo.py demo
 
 test: $(STAMP)
-	@$(BIN)/python -m pytest --ignore=tests/faults; first=$$?; \
+	@OMP_NUM_THREADS=1 $(BIN)/python -m pytest --ignore=tests/faults -n 2 --dist loadfile; first=$$?; \
 		$(BIN)/python -m pytest tests/faults -n 2 --dist loadscope && exit $$first
 
 long: $(STAMP)
