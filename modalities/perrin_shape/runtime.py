@@ -32,7 +32,7 @@ from perrin_shape.face import POINTS, ShapeParameters
 from perrin_shape.given import Given, given_of, tensors
 from perrin_shape.network import LATENTS, ShapeCodec, ShapeTransformer, surfels_from
 from perrin_shape.surface import How
-from perrin_shape.surfels import drawn
+from perrin_shape.surfels import Surfels, drawn, levelled
 from perrin_shape.writing import exported
 
 __all__ = ["Made", "ShapeRuntime", "framed"]
@@ -164,7 +164,7 @@ class ShapeRuntime:
     @torch.inference_mode()
     def preview(self, clean: Tensor) -> bytes | None:
         """The first shape as it is believed to be; None while there is nothing to see."""
-        surfels = surfels_from(self.codec, clean[:1])[0]
+        surfels = self._surfels(clean[0])
         if not len(surfels.index):
             return None
         stream = io.BytesIO()
@@ -190,7 +190,7 @@ class ShapeRuntime:
             raise Degenerate("the sample has NaN or infinity in it; try another seed, or less guidance")
         if float(latents.flatten(1).std(1).max()) < ALIKE:
             raise Degenerate("the sample is the same everywhere; try another seed, or less guidance")
-        surfels = surfels_from(self.codec, latents[None])[0]
+        surfels = self._surfels(latents)
         if not len(surfels.index):
             raise Degenerate("the shape has no surface; try another seed, prompt, or less guidance")
         count = _points(p, given)
@@ -201,6 +201,9 @@ class ShapeRuntime:
         many = drawn(surfels, MANY * max(count, POINTS), seed)
         made = given.beyond(many) if p.use == "complete" else given.onto(many)
         return given.keeping(made, min(count, len(given.own) + len(made)))
+
+    def _surfels(self, latents: Tensor) -> Surfels:
+        return levelled(surfels_from(self.codec, latents[None])[0])
 
     def check(self, result: Made) -> None:
         """Refuse a cloud without extent, with few places, or with numbers that are not finite."""

@@ -13,7 +13,8 @@ normal leans along these, and a colour. With direction d, its sign s, and axes u
 evenly, with normals and colours; edges of boxes and thin walls stay sharp because their sides are different surfels.
 
 References:
-    Pfister et al., Surfels: Surface Elements as Rendering Primitives (2000).
+    Pfister et al., Surfels: Surface Elements as Rendering Primitives (2000); Hoppe, DeRose, Duchamp, McDonald and
+    Stuetzle, Surface reconstruction from unorganized points (1992), the plane through what is near.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.spatial import cKDTree
 
 from perrin_shape.cloud import Cloud
 
-__all__ = ["SIDE", "VALUES", "Surfels", "drawn", "surfels_of"]
+__all__ = ["SIDE", "VALUES", "Surfels", "drawn", "levelled", "surfels_of"]
 
 SIDE = 32
 """Cells a side."""
@@ -40,6 +42,16 @@ LEAST = 0.06
 
 STEEPEST = 1.5
 """A normal leans at most so much."""
+
+
+AROUND = 16
+"""Surfels that a plane goes through, the nearest ones."""
+
+REACH = 2.0
+"""In cells: none of them is farther away."""
+
+ALIKE = 0.5
+"""The least that the cosine of the angle between their normals is."""
 
 
 @dataclass(frozen=True)
@@ -87,6 +99,36 @@ def surfels_of(
     )
     keep = values[:, 0] >= LEAST
     return Surfels(index[keep], values[keep].astype(np.float32))
+
+
+def levelled(surfels: Surfels) -> Surfels:
+    """The same places, each leaning as the plane through those around it whose normals are like its own.
+
+    Where surfels are is known far better than how they lean. One with fewer than three such neighbours stays as it is.
+    """
+    values, many = surfels.values.copy(), len(surfels.index)
+    if many < 4:
+        return surfels
+    centres = placed(surfels, np.arange(many), np.zeros((many, 2), np.float32))
+    places, normals = centres.points.astype(np.float64) / STEP, centres.normals
+    assert normals is not None
+    apart, near = cKDTree(places).query(places, k=min(AROUND, many), distance_upper_bound=REACH)
+    there = np.isfinite(apart)
+    near = np.where(there, near, 0)
+    alike = there & (np.einsum("nkd,nd->nk", normals[near], normals) > ALIKE)
+    weight = np.where(alike, values[near, 0], 0).astype(np.float64)
+    middle = np.einsum("nk,nkd->nd", weight, places[near]) / weight.sum(1, keepdims=True)
+    around = places[near] - middle[:, None]
+    _, axes = np.linalg.eigh(np.einsum("nk,nki,nkj->nij", weight, around, around))
+    planes = axes[:, :, 0] * np.where(np.einsum("nd,nd->n", axes[:, :, 0], normals) < 0, -1, 1)[:, None]
+    direction = surfels.index % DIRECTIONS
+    axis, sign = direction // 2, 1 - 2 * (direction % 2)
+    rows = np.arange(many)
+    ahead = np.maximum(planes[rows, axis] * sign, 0.3)
+    leans = np.stack([planes[rows, (axis + 1) % 3], planes[rows, (axis + 2) % 3]], 1) / ahead[:, None]
+    moved = alike.sum(1) >= 4
+    values[moved, 6:8] = leans[moved].clip(-STEEPEST, STEEPEST)
+    return Surfels(surfels.index, values)
 
 
 def drawn(surfels: Surfels, count: int, seed: int = 0) -> Cloud:

@@ -33,7 +33,7 @@ from perrin_shape.conditions import NO_CLASS, Told, encode, padded, part_of, pic
 from perrin_shape.data.draw import picture, sheet
 from perrin_shape.data.fetch import ATTRIBUTIONS
 from perrin_shape.network import ShapeCodec, ShapeTransformer, surfels_from
-from perrin_shape.surfels import drawn
+from perrin_shape.surfels import drawn, levelled
 from perrin_shape.training.data import Clouds, Shapes, cut, mirrored
 
 __all__ = ["ShapeTask"]
@@ -199,7 +199,7 @@ class ShapeTask:
         plan = d.solvers.dpmpp_2m(d.grid.shifted(process, 25, shift=SHIFT))
         shape = (self.codec.channels, 8, 8, 8)
         made = d.sample(guided, plan, shape=shape, seeds=[7] * len(TESTS), condition=told.condition)
-        clouds = [drawn(one, 4096) for one in surfels_from(self.codec, made) if len(one.index)]
+        clouds = [drawn(levelled(one), 4096) for one in surfels_from(self.codec, made) if len(one.index)]
         sheet(clouds, 6, 192).save(path)
         return {**losses, "diversity": diversity(made, self._latents[self.shapes.validation, 0].float())}
 

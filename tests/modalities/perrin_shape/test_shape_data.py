@@ -17,7 +17,7 @@ from perrin_shape.data.furniture import Catalogue
 from perrin_shape.data.parts import STUDIO, Parts
 from perrin_shape.data.recipe import _decode, held_captions, held_out
 from perrin_shape.data.triangles import Triangles, normalised, seen
-from perrin_shape.surfels import SIDE, STEP, drawn, surfels_of
+from perrin_shape.surfels import SIDE, STEP, Surfels, drawn, levelled, surfels_of
 
 CUBE = np.array([[x, y, z] for x in (-1, 1) for y in (-1, 1) for z in (-1, 1)], np.float32)
 QUADS = ((0, 1, 3, 2), (4, 6, 7, 5), (0, 4, 5, 1), (2, 3, 7, 6), (0, 2, 6, 4), (1, 5, 7, 3))
@@ -245,6 +245,32 @@ def test_surfels_of_a_turned_shape_are_its_turned_surfels(turn):
     assert chamfer(turned.points, plainly.points @ turn.T) < chamfer(found.points[:4096], found.points[4096:8192])
     nearest = cKDTree(plainly.points @ turn.T).query(turned.points)[1]
     assert ((plainly.normals @ turn.T)[nearest] * turned.normals).sum(1).mean() > 0.97
+
+
+def leaning(surfels, amount):
+    """The same places, the leans off by chance."""
+    off = surfels.values.copy()
+    off[:, 6:8] += amount * np.random.default_rng(2).standard_normal((len(off), 2)).astype(np.float32)
+    return Surfels(surfels.index, off)
+
+
+def test_leans_that_are_wrong_come_right_by_where_surfels_are():
+    points, normals, colours = sphere(20000)
+    right = surfels_of(points, normals, colours, 4 * np.pi / len(points))
+    wrong = leaning(right, 0.4)
+    off, left = (drawn(one, 4096) for one in (wrong, levelled(wrong)))
+    radial = [np.degrees(np.arccos(np.clip((c.normals * c.points).sum(1), -1, 1))).mean() for c in (off, left)]
+    assert radial[0] > 15
+    assert radial[1] < 5
+    assert np.array_equal(levelled(wrong).values[:, :6], wrong.values[:, :6]), "nothing else changes"
+
+
+def test_sides_of_a_thin_box_stay_flat_and_apart():
+    found = seen(Triangles(CUBE[FACES] * [1, 0.05, 0.4], cube().colours))
+    box = surfels_of(found.points, found.normals, found.colours, found.area)
+    assert np.abs(levelled(leaning(box, 0.1)).values[:, 6:8]).mean() < 0.03
+    few = Surfels(box.index[:3], box.values[:3])
+    assert levelled(few) is few
 
 
 def test_no_surfels_give_no_points():
