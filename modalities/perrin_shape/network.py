@@ -115,11 +115,8 @@ class ShapeCodec(nn.Module):
         noise: deviation of what is added to latents in training, so that what is near them decodes alike.
 
     Attributes:
-        ENCODER: what of it makes latents.
         mean, deviation: of the latents of real shapes, by channel; `encode` and `decode` standardise by them.
     """
-
-    ENCODER = ("points", "up_block", "up_token", "place_in", "mix_in", "to_latent", "direct_in")
 
     def __init__(
         self, channels: int = 11, cell: int = 48, block: int = 96, width: int = 96, hidden: int = 128, heads: int = 4,

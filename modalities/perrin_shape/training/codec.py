@@ -32,7 +32,7 @@ from perrin_shape.training.data import Clouds, Shapes, cut
 
 __all__ = ["CodecTask", "chamfer"]
 
-WEIGHTS = (1.0, 3.0, 3.0, 3.0, 3.0, 3.0, 2.0, 2.0, 1.0, 1.0, 1.0)
+WEIGHTS = (1.0, 3.0, 3.0, 3.0, 3.0, 3.0, 0.5, 0.5, 1.0, 1.0, 1.0)
 """Of the errors of a surfel's numbers."""
 
 
@@ -55,10 +55,7 @@ def chamfer(a: NDArray[np.float32], b: NDArray[np.float32]) -> float:
 
 
 class CodecTask:
-    """Options: ``network`` (of `ShapeCodec`), ``present`` (lambda), ``small`` (beta), ``fixed``.
-
-    ``fixed``, with ``--from``: the encoder stays as it is, so that a flow over its latents need not be trained anew.
-    """
+    """Options: ``network`` (of `ShapeCodec`), ``present`` (lambda), ``small`` (beta)."""
 
     weights = "codec"
 
@@ -67,9 +64,6 @@ class CodecTask:
         self.shapes = Shapes(data, folders)
         torch.manual_seed(0)
         self.network: nn.Module = ShapeCodec(**self.options.get("network", {}))
-        self._fixed = bool(self.options.get("fixed", False))
-        for name, parameter in self.network.named_parameters():
-            parameter.requires_grad_(not (self._fixed and name.partition(".")[0] in ShapeCodec.ENCODER))
 
     def prepare(self, progress: Progress) -> None:
         """Fetch, sample and pack the shapes."""
@@ -125,7 +119,7 @@ class CodecTask:
     def evaluate(self, network: nn.Module, path: Path) -> dict[str, float]:
         """Chamfer distances, times 10^4, of shapes to what comes back, beside those of halves of each; draws some."""
         codec = cast(ShapeCodec, network)
-        self._standardise(codec)
+        _standardise(codec, self.shapes)
         chosen = self.shapes.validation[:64]
         whole = self.shapes.clouds(chosen, 4096, np.random.default_rng(0))
         order = torch.randperm(4096, generator=torch.Generator().manual_seed(0))
@@ -147,25 +141,23 @@ class CodecTask:
 
     def publish(self, network: nn.Module, folder: Path) -> dict[str, Any]:
         """Write the averaged weights as bf16, with the spread of the latents of the shapes."""
-        self._standardise(cast(ShapeCodec, network))
+        _standardise(cast(ShapeCodec, network), self.shapes)
         state = {key: value.bfloat16().contiguous() for key, value in network.state_dict().items()}
         save_file(state, folder / "codec.safetensors")
         return {"architecture": {"codec": {"kind": "codec", **self.options.get("network", {})}}}
-
-    @torch.no_grad()
-    def _standardise(self, codec: ShapeCodec) -> None:
-        """Measure the latents of 512 shapes, unless they are what they were."""
-        if self._fixed:
-            return
-        codec.mean.zero_()
-        codec.deviation.fill_(1.0)
-        generator = np.random.default_rng(0)
-        drawn = (self.shapes.clouds(self.shapes.drawn(32, generator), 2048, generator) for _ in range(16))
-        z = torch.cat([codec.encode(*clouds) for clouds in drawn])
-        codec.mean.copy_(z.mean((0, 2, 3, 4)))
-        codec.deviation.copy_(z.std((0, 2, 3, 4)))
 
 
 def _cloud(clouds: Clouds, k: int) -> Cloud:
     colours = ((clouds.colours[k].numpy() + 1) * 127.5).round().astype(np.uint8)
     return Cloud(clouds.points[k].numpy(), clouds.normals[k].numpy(), colours)
+
+
+@torch.no_grad()
+def _standardise(codec: ShapeCodec, shapes: Shapes) -> None:
+    """Measure the latents of 512 shapes."""
+    codec.mean.zero_()
+    codec.deviation.fill_(1.0)
+    generator = np.random.default_rng(0)
+    z = torch.cat([codec.encode(*shapes.clouds(shapes.drawn(32, generator), 2048, generator)) for _ in range(16)])
+    codec.mean.copy_(z.mean((0, 2, 3, 4)))
+    codec.deviation.copy_(z.std((0, 2, 3, 4)))
