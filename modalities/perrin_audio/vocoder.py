@@ -52,7 +52,6 @@ ACROSS = 0.5
 SWEEPS = 4
 """How often the bins of a frame look at their neighbours."""
 
-
 MATCHED = 5
 """Rounds in which magnitudes come to the bands that are asked for."""
 

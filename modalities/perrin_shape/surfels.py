@@ -43,7 +43,6 @@ LEAST = 0.06
 STEEPEST = 1.5
 """A normal leans at most so much."""
 
-
 AROUND = 16
 """Surfels that a plane goes through, the nearest ones."""
 
