@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
-import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from harness.proxy import Proxy
 from s3 import BUCKET, S3Server
 
 from perrin.errors import StorageAway, StorageError
@@ -102,54 +100,21 @@ def test_a_server_that_falls_silent_holds_nobody_for_long(server: S3Server, monk
             assert time.monotonic() < end
 
 
-class Breaking:
-    """In front of a server: hangs up on its first ``times`` connections once it has passed on 2,000 bytes of answer."""
-
-    def __init__(self, port: int, times: int) -> None:
-        self._target, self.left = port, times
-        self._listener = socket.create_server(("127.0.0.1", 0))
-        self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
-        threading.Thread(target=self._accept, daemon=True).start()
-
-    def close(self) -> None:
-        self._listener.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-
-    def _accept(self) -> None:
-        with contextlib.suppress(OSError):
-            while True:
-                client, server = self._listener.accept()[0], socket.create_connection(("127.0.0.1", self._target))
-                short, self.left = self.left > 0, max(self.left - 1, 0)
-                threading.Thread(target=self._pass, args=[client, server, 1 << 40], daemon=True).start()
-                threading.Thread(
-                    target=self._pass, args=[server, client, 2000 if short else 1 << 40], daemon=True
-                ).start()
-
-    @staticmethod
-    def _pass(source: socket.socket, target: socket.socket, size: int) -> None:
-        with source, target, contextlib.suppress(OSError):
-            while size and (data := source.recv(min(size, 1 << 16))):
-                target.sendall(data)
-                size -= len(data)
-            for end in (source, target):
-                end.shutdown(socket.SHUT_RDWR)
-
-
 def test_a_body_that_breaks_off_is_read_again(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> None:
     data = bytes(range(256)) * 400
     kept = ArtifactStore(f"s3://{BUCKET}/p").keep(data)
-    for times, whole in ((objects.BODIES - 1, True), (objects.BODIES, False)):
-        between = Breaking(server.port, times)
-        monkeypatch.setenv("AWS_ENDPOINT_URL", between.url)
-        store = ArtifactStore(f"s3://{BUCKET}/p")
-        if whole:
-            assert store.read(kept.sha256) == data
-        else:
-            with pytest.raises(StorageAway, match="does not answer") as away:
-                store.read(kept.sha256)
-            line(away)
-        assert between.left == 0
-        between.close()
+    between = Proxy(server.port)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{between.port}")
+    store = ArtifactStore(f"s3://{BUCKET}/p")
+    between.breaks = objects.BODIES - 1
+    assert store.read(kept.sha256) == data
+    assert between.breaks == 0
+    between.breaks = objects.BODIES
+    with pytest.raises(StorageAway, match="does not answer") as away:
+        store.read(kept.sha256)
+    line(away)
+    assert between.breaks == 0
+    between.close()
 
 
 def test_what_another_process_changed_is_seen_at_once(server: S3Server) -> None:

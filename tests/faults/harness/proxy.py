@@ -1,4 +1,4 @@
-"""A TCP proxy in front of a server, that can go deaf, and that can lose the answer to a commit."""
+"""A TCP proxy in front of a server, that can go deaf, lose the answer to a commit, and break an answer off."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class _Pair:
     server: socket.socket
     said: bytes = b""
     doomed: bool = False
+    heard: bool = False
 
     def close(self) -> None:
         for end in (self.client, self.server):
@@ -34,6 +35,7 @@ class Proxy:
     Attributes:
         port: where it listens.
         lost: how many answers to a commit it has kept to itself.
+        breaks: so many answers are still to be broken off: of each, what comes first passes, and then it hangs up.
     """
 
     def __init__(self, port: int) -> None:
@@ -41,6 +43,7 @@ class Proxy:
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = int(self._listener.getsockname()[1])
         self.lost = 0
+        self.breaks = 0
         self._open = threading.Event()
         self._open.set()
         self._lock = threading.Lock()
@@ -133,6 +136,7 @@ class Proxy:
 
     def _says(self, pair: _Pair, data: bytes) -> bool:
         """What the client says reaches the server, its last words too."""
+        pair.heard = False
         if self._last_words is not None and self._last_words in data:
             self._last_words = None
             self.deaf()
@@ -151,6 +155,10 @@ class Proxy:
         return True
 
     def _hears(self, pair: _Pair, _data: bytes) -> bool:
+        if pair.heard and self.breaks:
+            self.breaks -= 1
+            return False
+        pair.heard = True
         if pair.doomed:
             self.lost += 1
         return not pair.doomed
