@@ -9,10 +9,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from platforms import running
 
 from perrin.client import Client
 from perrin.handles import Job
-from perrin_orchestration import embedded
 
 WANTED = {"prompt": "a red apple", "seed": 3, "sampler": "euler_ancestral", "steps": 150, "strict": True}
 
@@ -20,8 +20,7 @@ WANTED = {"prompt": "a red apple", "seed": 3, "sampler": "euler_ancestral", "ste
 @pytest.fixture(scope="module")
 def platform(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Client, Path]]:
     home = tmp_path_factory.mktemp("home")
-    settings = {"device": "cpu", "lease_seconds": 5.0, "save_seconds": 0.2, "min_free_mb": 1}
-    with embedded.platform(home, **settings) as (url, key), Client(url, api_key=key) as client:
+    with running(home, lease_seconds=5.0, save_seconds=0.2) as made, Client(made.url, api_key=made.key) as client:
         yield client, home
 
 

@@ -12,10 +12,10 @@ from typing import Any
 import httpx
 import pytest
 from guard import Guard
+from platforms import running
 from servers import RabbitMQ, Redis
 
 from perrin.settings import Settings
-from perrin_orchestration import embedded
 from perrin_orchestration.transport import EXPIRES, make_app
 
 
@@ -56,12 +56,9 @@ def platform(home: Path, server: Redis | RabbitMQ, monkeypatch: pytest.MonkeyPat
     """A platform whose hints go through ``server``."""
     trace = home / "trace"
     monkeypatch.setenv("PERRIN_DOTS_TRACE", str(trace))
-    settings: dict[str, Any] = {"device": "cpu", "broker_url": server.url, "min_free_mb": 1}
     app = make_app(Settings(home=home, broker_url=server.url))
-    with embedded.platform(home, **settings) as (url, key):
-        headers = {"Authorization": f"Bearer {key}"}
-        with httpx.Client(base_url=url + "/v1", headers=headers, trust_env=False, timeout=60) as client:
-            yield Platform(client, app, trace)
+    with running(home, broker_url=server.url) as made:
+        yield Platform(made.client, app, trace)
     app.close()
 
 
